@@ -130,7 +130,8 @@ class History:
         first = self.workspace.specs[0]
         refresh_prompts(self.workspace, first)
         built = {
-            one.doc_id: one for one in typed.find(documents, PromptRecord, {"task": first.name, "api": "chat"})
+            one.doc_id: one
+            for one in typed.find(documents, PromptRecord, {"task": first.name, "api": "chat"})
         }
         typed.purge(documents, PromptRecord, {"task": first.name})
         typed.purge(documents, EpochRecord, {"task": first.name})
@@ -166,7 +167,11 @@ class History:
         return (epoch * DOCS_A_WEEK + place) % docs
 
     def _week(
-        self, key: str, registration: Registration, week: int, prompts: dict[tuple[str, int, int], PromptRecord]
+        self,
+        key: str,
+        registration: Registration,
+        week: int,
+        prompts: dict[tuple[str, int, int], PromptRecord],
     ) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
         """The attempts at each doc of a week, the last week being 0, and its score."""
         epoch = self.size.weeks - week
@@ -184,7 +189,9 @@ class History:
         elif number % DOCS_A_WEEK == _FAILED:
             faults = [Fault.UNAVAILABLE] * 3
         attempts = [
-            self.attempt(key, registration, prompt, at - timedelta(minutes=2 * (len(faults) - run)), run, fault)
+            self.attempt(
+                key, registration, prompt, at - timedelta(minutes=2 * (len(faults) - run)), run, fault
+            )
             for run, fault in enumerate(faults, 1)
         ]
         return attempts, self._score(registration, attempts[-1]) if faults[-1].answered else None

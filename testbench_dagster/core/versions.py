@@ -294,7 +294,6 @@ PLANS = Version(
         "testbench_dagster.stages.plan.sessions",
         "testbench_dagster.stages.plan.task_gates",
         "testbench_dagster.stages.sample.epochs",
-        "testbench_dagster.stages.score.answered:prompt_calls",
         "testbench_dagster.stages.score.deadlines",
         "testbench_dagster.transports.payload:DEFAULT_MAX_TOKENS",
         "testbench_dagster.stages.score.samples",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from testbench_dagster.core.faults import Fault
@@ -64,6 +64,8 @@ DocRound = tuple[str, int]
 
 
 _ANSWERED = frozenset(fault.value for fault in Fault if fault.answered)
+#: By how much the clock that dated an attempt may be behind the one that dated its epoch.
+_CLOCKS = timedelta(days=1)
 
 
 class ClosedDoc(NamedTuple):
@@ -141,17 +143,33 @@ class History:
 
 
 def history(
-    documents: DocumentStore, supplier: str, task: str, task_hash: str, *, epoch: int, since: datetime
+    documents: DocumentStore,
+    supplier: str,
+    task: str,
+    task_hash: str,
+    *,
+    epoch: int,
+    began: datetime,
+    since: datetime,
 ) -> History:
-    """Read the history of a supplier at a task: all of ``epoch``, of earlier ones what is after ``since``."""
+    """Read the history of a supplier at a task: all of ``epoch``, of earlier ones what is after ``since``.
+
+    ``began`` is when the epoch was started: one that is younger than ``since`` costs nothing besides.
+    """
     found = History(task_hash, since)
     where = {"supplier": supplier, "task": task, "task_hash": task_hash}
-    for attempt, fault in found.read(typed.find(documents, PlanAttempt, {**where, "epoch": epoch})):
+    current: list[PlanAttempt] = []
+    earlier: list[PlanAttempt] = []
+    if began - _CLOCKS <= since:
+        older = {**where, "epoch": epoch, "finished_at": {"gt": began - _CLOCKS, "lte": since}}
+        current += typed.find(documents, PlanAttempt, older)
+    for attempt in typed.find(documents, PlanAttempt, {**where, "finished_at": {"gt": since}}):
+        if attempt.epoch <= epoch:
+            (current if attempt.epoch == epoch else earlier).append(attempt)
+    for attempt, fault in found.read(current):
         found.outcomes.append(call_outcome(attempt, fault))
-    if epoch > 1:
-        before = {**where, "epoch": {"lt": epoch}, "finished_at": {"gt": since}}
-        for attempt, _ in found.read(typed.find(documents, PlanAttempt, before)):
-            found.earlier.setdefault((attempt.prompt_id, attempt.round), []).append(attempt)
+    for attempt, _ in found.read(earlier):
+        found.earlier.setdefault((attempt.prompt_id, attempt.round), []).append(attempt)
     return found
 
 

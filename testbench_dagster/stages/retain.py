@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from testbench_dagster.coordination.heartbeats import delete_expired, heartbeats, is_gone
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.records.attempts import AttemptRecord, AttemptSequence
+from testbench_dagster.core.records.attempts import AttemptId, AttemptRecord
 from testbench_dagster.core.records.coordination import (
     BudgetRecord,
     HeartbeatRecord,
@@ -21,15 +21,16 @@ from testbench_dagster.core.records.coordination import (
     LeasesOfHolder,
 )
 from testbench_dagster.core.records.lanes import LaneEndRecord
-from testbench_dagster.core.records.prompts import EpochStart, PromptRecord, PromptSequence
-from testbench_dagster.core.records.scores import ScoreRecord, ScoreSequence
+from testbench_dagster.core.records.prompts import EpochStart, PromptCalls, PromptRecord, PromptSequence
+from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.stages.service.quality import purge_probes
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents import DocumentStore, Where, typed
 
 BUDGETS_KEPT = timedelta(days=40)
 #: A heartbeat that expired this long ago is looked at; the clocks of two machines differ by less.
 _HEARTBEATS_KEPT = timedelta(hours=1)
+_IDS = 500  # of prompts in one query
 
 _Sequence = tuple[str, str, int]  # task, task hash, epoch
 
@@ -95,22 +96,33 @@ def _counts_for(workspace: Workspace) -> timedelta:
 
 
 def _purge_sequences(workspace: Workspace, oldest: datetime) -> int:
-    """Remove the prompt sequences replaced before an instant that no attempt and no score refers to."""
+    """Remove the prompt sequences replaced before an instant that no attempt which is kept was made of.
+
+    None that was built later was replaced before: of these no row is read. A score is as young as the last of
+    its attempts, and goes before them.
+    """
     documents = workspace.documents
-    stored = {_sequence(row) for row in typed.group(documents, PromptSequence)}
-    over = {sequence for sequence in stored if _replaced_before(workspace, sequence, oldest)}
-    if not over:
-        return 0
-    over -= {_sequence(row) for row in typed.group(documents, AttemptSequence)}
-    over -= {_sequence(row) for row in typed.group(documents, ScoreSequence)}
+    old = typed.group(documents, PromptSequence, {"created_at": {"lt": oldest}})
+    over = sorted((row.task, row.task_hash, row.epoch) for row in old)
     return sum(
-        typed.purge(documents, PromptRecord, {"task": task, "task_hash": task_hash, "epoch": epoch})
-        for task, task_hash, epoch in sorted(over)
+        typed.purge(documents, PromptRecord, _prompts_of(sequence))
+        for sequence in over
+        if _replaced_before(workspace, sequence, oldest) and not _is_referred_to(documents, sequence)
     )
 
 
-def _sequence(row: PromptSequence | AttemptSequence | ScoreSequence) -> _Sequence:
-    return row.task, row.task_hash, row.epoch
+def _prompts_of(sequence: _Sequence) -> Where:
+    task, task_hash, epoch = sequence
+    return {"task": task, "task_hash": task_hash, "epoch": epoch}
+
+
+def _is_referred_to(documents: DocumentStore, sequence: _Sequence) -> bool:
+    """Whether an attempt at a prompt of a sequence is stored."""
+    ids = [prompt.id for prompt in typed.find(documents, PromptCalls, _prompts_of(sequence))]
+    return any(
+        next(typed.find(documents, AttemptId, {"prompt_id": {"in": some}}, limit=1), None) is not None
+        for some in (ids[start : start + _IDS] for start in range(0, len(ids), _IDS))
+    )
 
 
 def _replaced_before(workspace: Workspace, sequence: _Sequence, instant: datetime) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptedDoc
@@ -50,6 +50,11 @@ class Tallying:
     def __init__(self, workspace: Workspace, suppliers: Sequence[str], tasks: Sequence[str]) -> None:
         self._workspace, self._suppliers, self._tasks = workspace, suppliers, tasks
         self._began = datetime.now(UTC)
+        days = workspace.config.settings.sampling.max_age_days
+        #: No answer that is older is scored.
+        self._oldest = self._began - max(
+            (spec.max_age(days) for spec in workspace.specs), default=timedelta(0)
+        )
         self._before = self._scored()
 
     def scored(self) -> int:
@@ -77,7 +82,11 @@ class Tallying:
 
     def _scored(self) -> dict[tuple[str, str, str], int]:
         """Answers with a score, by task, its hash and what scored them."""
-        where = {"supplier": {"in": list(self._suppliers)}, "task": {"in": list(self._tasks)}}
+        where = {
+            "supplier": {"in": list(self._suppliers)},
+            "task": {"in": list(self._tasks)},
+            "answered_at": {"gt": self._oldest},
+        }
         found: dict[tuple[str, str, str], int] = {}
         for row in typed.group(self._workspace.documents, ScoredAnswers, where):
             if not is_undecided(row.scorer_version):
@@ -93,16 +102,14 @@ class Tallying:
         suppliers = named_suppliers(self._workspace, self._suppliers)
         unanswered = [fault.value for fault in Fault if not fault.answered]
         asked: dict[str, dict[str, set[int]]] = {}
-        for service in sorted({supplier.service for supplier in suppliers}):
-            where = {
-                "service": service,
-                "finished_at": {"gte": self._began},
-                "supplier": {"in": list(self._suppliers)},
-                "task": {"in": list(self._tasks)},
-                "fault": {"in": unanswered},
-            }
-            for attempt in typed.find(self._workspace.documents, AttemptedDoc, where):
-                asked.setdefault(attempt.supplier, {}).setdefault(attempt.task, set()).add(attempt.doc_id)
+        where = {
+            "finished_at": {"gte": self._began},
+            "supplier": {"in": list(self._suppliers)},
+            "task": {"in": list(self._tasks)},
+            "fault": {"in": unanswered},
+        }
+        for attempt in typed.find(self._workspace.documents, AttemptedDoc, where):
+            asked.setdefault(attempt.supplier, {}).setdefault(attempt.task, set()).add(attempt.doc_id)
         registrations = {r.task: r for r in self._workspace.datasets.tasks() if r.task in self._tasks}
         owners: Counter[str] = Counter()
         pairs: Counter[tuple[str, str]] = Counter()

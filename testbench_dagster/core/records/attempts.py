@@ -23,10 +23,11 @@ from testbench_dagster.core.records.declaring import (
     one_per="attempt",
     kind=FACT,
     indexes=(
-        ("supplier", "task", "task_hash", "epoch", "round"),
+        ("supplier", "task", "finished_at"),
+        ("supplier", "finished_at"),
+        ("prompt_id", "supplier"),
         ("service", "finished_at"),
         ("finished_at",),
-        ("prompt_id",),
         ("session",),
     ),
 )
@@ -415,16 +416,6 @@ class AttemptsOfTask(NamedTuple):
 
     task: str
     task_hash: str
-    n: int
-
-
-@counted(AttemptRecord)
-class AttemptSequence(NamedTuple):
-    """Attempts per prompt sequence."""
-
-    task: str
-    task_hash: str
-    epoch: int
     n: int
 
 

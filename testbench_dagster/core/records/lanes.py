@@ -39,7 +39,12 @@ class LeftTask(Part):
     positions: list[int] = content("the places of their prompts in the sequence, from 0")
 
 
-@record("lane_ends", one_per="supplier that a run left", kind=FACT, indexes=(("supplier", "ended_at"),))
+@record(
+    "lane_ends",
+    one_per="supplier that a run left",
+    kind=FACT,
+    indexes=(("supplier", "ended_at"), ("ended_at",)),
+)
 class LaneEndRecord(Record):
     """A supplier that a run left before it was asked all, and what it left behind."""
 

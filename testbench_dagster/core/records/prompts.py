@@ -21,7 +21,13 @@ from testbench_dagster.core.relay import Api
 from testbench_dagster.core.sampling import Measurement
 
 
-@record("epochs", one_per="task and epoch", kind=FACT, unique=(("task", "epoch"),))
+@record(
+    "epochs",
+    one_per="task and epoch",
+    kind=FACT,
+    indexes=(("started_at",),),
+    unique=(("task", "epoch"),),
+)
 class EpochRecord(Record):
     """One prompt sequence of a task: its number and the seed that orders the docs."""
 
@@ -112,7 +118,11 @@ class NewestEpoch(NamedTuple):
     "prompts",
     one_per="prompt",
     kind=FACT,
-    indexes=(("task", "task_hash", "epoch", "api", "position"),),
+    indexes=(
+        ("task", "task_hash", "epoch", "api", "position"),
+        ("task", "task_hash", "doc_id"),
+        ("created_at",),
+    ),
 )
 class PromptRecord(Record):
     """The requests made of one doc, in the form of one API."""
@@ -132,7 +142,7 @@ class PromptRecord(Record):
     )
     target: Any = content("what the framework expects, where it says so")
     context_chars: int = content("characters of the longest request")
-    created_at: datetime = content("when it was built")
+    created_at: datetime = queryable("when it was built")
     repeats: int = content("how often each request is made", exported=False)
 
 

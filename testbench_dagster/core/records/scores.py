@@ -24,7 +24,7 @@ UNSCORABLE = "unscorable: "
     "scores",
     one_per="answer and filter",
     kind=FACT,
-    indexes=(("supplier", "task", "task_hash", "filter", "answered_at"), ("answer_id",), ("answered_at",)),
+    indexes=(("answer_id",), ("supplier", "task", "answered_at"), ("answered_at",)),
 )
 class ScoreRecord(Record):
     """The metrics of one answer after one filter."""
@@ -214,6 +214,14 @@ class ScoredId(NamedTuple):
 
 
 @view(ScoreRecord)
+class ScoredTask(NamedTuple):
+    """That an answer to a task was scored, and what its requests were made of."""
+
+    task: str
+    task_hash: str
+
+
+@view(ScoreRecord)
 class ScoredSupplier(NamedTuple):
     """That a supplier has an answer scored."""
 
@@ -300,14 +308,4 @@ class ScoredAnswers(NamedTuple):
     task_hash: str
     scorer_version: str
     filter: str
-    n: int
-
-
-@counted(ScoreRecord)
-class ScoreSequence(NamedTuple):
-    """Scores per prompt sequence."""
-
-    task: str
-    task_hash: str
-    epoch: int
     n: int

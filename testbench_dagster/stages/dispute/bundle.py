@@ -125,18 +125,18 @@ def write_bundle(
                 lines.write(line_of(prompt))
         with bundle.lines(layout.ATTEMPTS) as lines:
             ids = [head.id for s in stock for head in s.attempts]
-            for attempt in _by_id(workspace, AttemptRecord, ids, _EVIDENCE):
+            for attempt in _by_id(workspace, AttemptRecord, supplier, ids, _EVIDENCE):
                 lines.write(line_of(attempt))
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)
         with bundle.lines(layout.SCORES) as lines:
             ids = [head.id for s in stock for head in s.scores]
-            for score in _by_id(workspace, ScoreRecord, ids, _DOCUMENTS):
+            for score in _by_id(workspace, ScoreRecord, supplier, ids, _DOCUMENTS):
                 lines.write(line_of(score))
         with bundle.lines(layout.UNDECIDED) as lines:
             ids = [head.id for s in stock for head in s.undecided]
-            for record in _by_id(workspace, ScoreRecord, ids, _DOCUMENTS):
+            for record in _by_id(workspace, ScoreRecord, supplier, ids, _DOCUMENTS):
                 lines.write(line_of(record))
         _write_states(bundle, workspace, supplier, stock, states)
         for part in stock:
@@ -286,7 +286,7 @@ def _score_heads(workspace: Workspace, where: dict[str, Any]) -> list[ScoreHead]
 def _prompts(workspace: Workspace, stock: Iterable[_Stock]) -> Iterator[PromptRecord]:
     for part in stock:
         ids = list(dict.fromkeys(head.prompt_id for head in part.attempts))
-        yield from _by_id(workspace, PromptRecord, ids, _EVIDENCE)
+        yield from _by_id(workspace, PromptRecord, None, ids, _EVIDENCE)
 
 
 def _write_states(
@@ -315,11 +315,13 @@ def _write_states(
                 lines.write(line_of(replace(end, left=left)))
 
 
-def _by_id(workspace: Workspace, of: type[R], ids: Sequence[str], size: int) -> Iterator[R]:
-    """Stream records in the order of their ids; what was removed meanwhile is left out."""
-    rest = iter(ids)
+def _by_id(
+    workspace: Workspace, of: type[R], supplier: str | None, ids: Sequence[str], size: int
+) -> Iterator[R]:
+    """Stream records, of a supplier if told, in the order of their ids; what was removed is left out."""
+    rest, whose = iter(ids), None if supplier is None else [supplier]
     while batch := list(islice(rest, size)):
-        found = typed.by_id(workspace.documents, of, batch)
+        found = typed.by_id(workspace.documents, of, batch, suppliers=whose)
         yield from (found[id_] for id_ in batch if id_ in found)
 
 

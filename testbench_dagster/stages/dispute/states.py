@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from testbench_dagster.core.doc_states import DocState
@@ -19,7 +20,15 @@ from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.evidence.facts import StatesFacts
 from testbench_dagster.evidence.records import iso
 from testbench_dagster.stages.score.samples import Task
-from testbench_dagster.stages.score.states import DocRound, KnownDoc, Others, Supplied, refused_tasks, voided
+from testbench_dagster.stages.score.states import (
+    DocRound,
+    KnownDoc,
+    Others,
+    Supplied,
+    answered_since,
+    refused_tasks,
+    voided,
+)
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 
@@ -128,7 +137,8 @@ class Claims:
 
     def refused(self, supplier: Supplier, refusals: Mapping[tuple[str, str], Iterable[str]]) -> set[str]:
         """The tasks whose form is said to be refused, of those that may be by what is in the bundle."""
-        possible = refused_tasks(self._documents, supplier, refusals)
+        answered = partial(answered_since, self._documents, supplier, None)
+        possible = refused_tasks(self._documents, supplier, refusals, answered)
         return set() if self._facts is None else possible & set(self._facts.refused)
 
     def answered(self, supplier: Supplier) -> bool:

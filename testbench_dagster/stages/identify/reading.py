@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +28,8 @@ from testbench_dagster.stores.documents import typed
 
 #: Prompts wanted per epoch: some hundred decide any pair, and each costs memory for every supplier.
 PROMPTS = 240
+#: Suppliers that a query names; of more it reads all of their service.
+_NAMED = 250
 #: How far back availability looks.
 AVAILABILITY = timedelta(days=7)
 _UNANSWERED = [fault.value for fault in Fault if not fault.answered]
@@ -50,12 +52,10 @@ def read_answers(
     }
     signing = {spec.name for spec in workspace.specs if spec.signs}
     where: dict[str, Any] = {
-        "service": service,
+        **of_whom(service, cuts),
         "finished_at": {"gt": now - timedelta(days=workspace.config.settings.sampling.max_age_days)},
         "opening": {"ne": None},
     }
-    if len(suppliers) <= 250:
-        where["supplier"] = {"in": sorted(cuts)}
     for row in typed.find(workspace.documents, AnswerPrefix, where):
         supplier, at = row.supplier, row.finished_at
         if supplier not in cuts or (row.position >= per_task and row.task not in signing):
@@ -77,6 +77,14 @@ def read_answers(
             round=row.round,
             answer_prefix=sys.intern(row.opening),
         )
+
+
+def of_whom(service: str, suppliers: Collection[str]) -> dict[str, Any]:
+    """Matches what is stored of some suppliers of a service, and of others of it where these are many.
+
+    Few are named by their keys alone: what is read is theirs, however many the service has.
+    """
+    return {"supplier": {"in": sorted(suppliers)}} if len(suppliers) <= _NAMED else {"service": service}
 
 
 def read_graded(

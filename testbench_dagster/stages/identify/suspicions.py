@@ -32,6 +32,7 @@ from testbench_dagster.identity import (
     stretch,
 )
 from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
+from testbench_dagster.stages.identify.reading import of_whom
 from testbench_dagster.stages.read.identity import suspicions_of
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
@@ -109,9 +110,7 @@ def read_calls(
     At most :data:`MOST_CALLS`, the newest.
     """
     keys = {supplier.key for supplier in suppliers}
-    where: dict[str, Any] = {"service": service, "finished_at": {"gt": since, "lte": now}}
-    if len(keys) <= 250:
-        where["supplier"] = {"in": sorted(keys)}
+    where = {**of_whom(service, keys), "finished_at": {"gt": since, "lte": now}}
     rows = typed.find(workspace.documents, TimedCall, where, sort=[("finished_at", -1)], limit=MOST_CALLS)
     for row in rows:
         if row.supplier not in keys or row.attempt == 0:

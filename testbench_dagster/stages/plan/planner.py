@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -73,8 +73,8 @@ from testbench_dagster.stages.plan.task_gates import task_groups
 from testbench_dagster.stages.sample.catalogue import current_epoch, prompt_filter
 from testbench_dagster.stages.sample.epochs import PromptSequence, epoch_docs, epoch_slots, void_by_sequence
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside
-from testbench_dagster.stages.score.answered import prompt_calls
 from testbench_dagster.stages.score.samples import samples_by_task
+from testbench_dagster.stages.score.states import calls_of
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.trusted import asked_otherwise, references_of
 from testbench_dagster.stages.workspace import Workspace
@@ -130,7 +130,7 @@ class Planner:
         self._epochs: dict[str, EpochRecord] = {}
         self._grace = DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).limit
         self._sequences: dict[tuple[str, str], list[PromptRef]] = {}
-        self._calls: dict[str, dict[str, int]] = {}
+        self._calls: dict[str, int] = {}
         self._states_of_proxies: dict[tuple[str, str], TaskState] = {}
         self._of_proxies: dict[str, Mapping[str, frozenset[int]]] = {}
 
@@ -171,9 +171,7 @@ class Planner:
         """Read everything a supplier's plan depends on."""
         needed = [s for s in self._workspace.specs if s.name in self._chosen or s.name in self._gating]
         pasts = {s.name: past for s in needed if (past := self._history(supplier, s)) is not None}
-        lives = lives_of(
-            self._workspace, supplier, pasts, self.now, lambda task: self._calls_of(self.registrations[task])
-        )
+        lives = lives_of(self._workspace, supplier, pasts, self.now, self._calls_of)
         proxy = self._proxies.get(supplier.key)
         least = LEAST_AUDITS if proxy is None else self._least_audits(supplier)
         return SupplierFacts(
@@ -524,7 +522,8 @@ class Planner:
         # probes are other questions in every epoch: answers to the last one's leave nothing out of this one's
         earlier = not flags.questions_of_epoch
         elsewhere = self._open_elsewhere(supplier, registration, past, lives, prompts) if earlier else []
-        closed = past.closed_earlier(lives, self._calls_of(registration)) if earlier and past.earlier else {}
+        calls = self._calls_of({id_ for id_, _ in past.earlier}) if earlier and past.earlier else {}
+        closed = past.closed_earlier(lives, calls)
         named = named_docs(spec.samples)
         if named is not None:  # what it asked before it named them is none of its docs any more
             elsewhere = [doc for doc in elsewhere if doc.prompt.doc_id in named]
@@ -614,10 +613,10 @@ class Planner:
     def _max_age(self, spec: TaskSpec) -> timedelta:
         return spec.max_age(self._workspace.config.settings.sampling.max_age_days)
 
-    def _calls_of(self, registration: Registration) -> Mapping[str, int]:
-        if registration.task not in self._calls:
-            self._calls[registration.task] = prompt_calls(self._workspace.documents, registration)
-        return self._calls[registration.task]
+    def _calls_of(self, prompts: Collection[str]) -> Mapping[str, int]:
+        """How many calls some prompts take, and others that were asked for, by id; each is read once."""
+        self._calls |= calls_of(self._workspace.documents, set(prompts) - self._calls.keys())
+        return self._calls
 
     def _why_it_cannot(self, supplier: Supplier, spec: TaskSpec, registration: Registration) -> str:
         """Why a supplier can be asked a task in no form that it has."""
@@ -639,6 +638,7 @@ class Planner:
             spec.name,
             registration.task_hash,
             epoch=self.epoch(spec),
+            began=self._epoch(spec).started_at,
             since=self.now - self._max_age(spec) - self._grace,
         )
 

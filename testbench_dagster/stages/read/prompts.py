@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from testbench_dagster.core.records.prompts import NewestEpoch, PromptPlace
+from testbench_dagster.core.records.prompts import PromptPlace
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Api
+from testbench_dagster.stages.sample.epochs import newest_epochs
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -18,8 +19,7 @@ def prompt_places(
     """Return the docs of the newest sequence, from the one behind position ``after`` on; one row for each."""
     if registration is None:
         return []
-    of_task = {"task": registration.task}
-    epoch = max((row.max_epoch for row in typed.group(workspace.documents, NewestEpoch, of_task)), default=0)
+    epoch = newest_epochs(workspace.documents, [registration.task]).get(registration.task, 0)
     sequence = {"task": registration.task, "task_hash": registration.task_hash, "epoch": epoch}
     beyond: dict[str, Any] = {} if after is None else {"position": {"gt": after}}
     for api in get_args(Api):  # every form has the same docs in the same order

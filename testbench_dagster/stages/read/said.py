@@ -80,8 +80,9 @@ def said(
     chosen = active_suppliers(workspace) if suppliers is None else suppliers
     asked = {supplier.key: supplier for supplier in chosen if spec.asked_of(supplier)}
     answers = _last_answers(workspace, spec, {prompt.id: prompt for prompt in prompts}, asked, now)
-    ids = {document_id("score", answer, filter_, version): prompt for answer, prompt in answers}
-    scores = typed.by_id(workspace.documents, ShownScore, ids) if ids else {}
+    ids = {document_id("score", one.answer, filter_, version): one.prompt for one in answers}
+    whose = {one.supplier for one in answers}
+    scores = typed.by_id(workspace.documents, ShownScore, ids, suppliers=whose) if ids else {}
     values = [v for one in scores.values() if isinstance(v := one.metrics.get(metric), (int, float))]
     failures = failures_of(spec, registration, metric, values)
     counts: Counter[tuple[str, str]] = Counter()
@@ -94,14 +95,22 @@ def said(
     return Said([SaidText(text, n, kind) for (text, kind), n in counts.most_common()], len(answers))
 
 
+class _LastAnswer(NamedTuple):
+    """The id of an answer, whose it is, and the prompt that was asked."""
+
+    supplier: str
+    answer: str
+    prompt: ShownPrompt
+
+
 def _last_answers(
     workspace: Workspace,
     spec: TaskSpec,
     prompts: Mapping[str, ShownPrompt],
     suppliers: Mapping[str, Supplier],
     now: datetime,
-) -> list[tuple[str, ShownPrompt]]:
-    """By supplier the id of its newest whole answer that still counts, with the prompt it was asked."""
+) -> list[_LastAnswer]:
+    """The newest whole answer of each supplier that still counts."""
     oldest = now - spec.max_age(workspace.config.settings.sampling.max_age_days)
     where = {"prompt_id": {"in": sorted(prompts)}, "finished_at": {"gt": oldest}, "canary": False}
     made: dict[tuple[str, str, int], dict[tuple[int, int], AnsweringAttempt]] = {}
@@ -123,7 +132,7 @@ def _last_answers(
         answer = last[0].id if len(last) == 1 else document_id("answer", *(one.id for one in last))
         if supplier_key not in newest or newest[supplier_key][0] < at:
             newest[supplier_key] = at, answer, prompt
-    return [(answer, prompt) for _, answer, prompt in newest.values()]
+    return [_LastAnswer(supplier, answer, prompt) for supplier, (_, answer, prompt) in newest.items()]
 
 
 def _counts(attempt: AnsweringAttempt, supplier: Supplier, prompt: ShownPrompt) -> bool:

@@ -6,7 +6,7 @@ in the sequence, attempts by prompt, answers and scores by id.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from testbench_dagster.core.doc_answer import SCORED, AnswerKind, DocAnswer
@@ -161,7 +161,8 @@ class ShownDocs:
         facts = self._facts(asked)
         ids = [one.answer_id for one in facts]
         answered = [(id_, doc.kind) for id_, (_, doc) in zip(ids, asked, strict=True) if id_ is not None]
-        return facts, ids, {name: self._scores(answered, name) for name in filters}
+        keys = {supplier.key for supplier, _ in asked}
+        return facts, ids, {name: self._scores(answered, name, keys) for name in filters}
 
     # -- facts --------------------------------------------------------------------------------------------
 
@@ -212,7 +213,8 @@ class ShownDocs:
         ]
         for number in range(1, _MOST_ATTEMPTS):
             ids = {attempt_document_id(*call, number): call for call in calls}
-            made = typed.by_id(self._documents, ShownAttempt, ids) if ids else {}
+            keys = {supplier.key for supplier, _ in asked}
+            made = typed.by_id(self._documents, ShownAttempt, ids, suppliers=keys) if ids else {}
             for attempt in made.values():
                 if not attempt.canary:
                     of_doc = attempt.supplier, attempt.doc_id, attempt.epoch, attempt.round
@@ -250,7 +252,9 @@ class ShownDocs:
             found[of_doc] = _Facts(prompts.get(last), made)
         return found
 
-    def _scores(self, answers: Iterable[tuple[str, AnswerKind]], by: str) -> dict[str, ShownScore]:
+    def _scores(
+        self, answers: Iterable[tuple[str, AnswerKind]], by: str, suppliers: Collection[str]
+    ) -> dict[str, ShownScore]:
         """By answer its score by a filter; where there is none what the scorer could not decide."""
         ids = {
             document_id("score", answer, by, version): (answer, version)
@@ -258,7 +262,8 @@ class ShownDocs:
             for version in (self._versions[:1] if kind in SCORED else self._versions)
         }
         found: dict[str, ShownScore] = {}
-        for id_, score in typed.by_id(self._documents, ShownScore, ids).items() if ids else ():
+        scores = typed.by_id(self._documents, ShownScore, ids, suppliers=suppliers) if ids else {}
+        for id_, score in scores.items():
             answer, version = ids[id_]
             if version == self._versions[0] or answer not in found:
                 found[answer] = score

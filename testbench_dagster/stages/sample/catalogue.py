@@ -16,7 +16,6 @@ from testbench_dagster.core.prompt import BuiltPrompt, TaskData
 from testbench_dagster.core.records.prompts import (
     EpochDocs,
     EpochRecord,
-    NewestEpoch,
     PromptPlace,
     PromptRecord,
     SequenceLength,
@@ -30,7 +29,7 @@ from testbench_dagster.core.text import escaped
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_apis
 from testbench_dagster.stages.sample.data import current_registration, task_data
-from testbench_dagster.stages.sample.epochs import sequence_length
+from testbench_dagster.stages.sample.epochs import newest_epochs, sequence_length
 from testbench_dagster.stages.sample.spread import measured_spreads
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, content_hash, document_id, typed
@@ -137,7 +136,7 @@ def stale_tasks(workspace: Workspace, specs: Sequence[TaskSpec]) -> list[TaskSpe
     its positions in every request form the suppliers need. Reads a handful of rows per task, in few queries.
     """
     current = {r.task: r for r in workspace.datasets.tasks()}
-    epochs = _current_epochs(workspace)
+    epochs = newest_epochs(workspace.documents, {spec.name for spec in workspace.specs})
     lengths = _sequence_lengths(workspace, current.values(), epochs)
     named = _named_by_epochs(workspace, epochs)
     aside = _set_aside(workspace)
@@ -168,7 +167,7 @@ def catalogue_fingerprint(workspace: Workspace) -> str:
     """
     names = {spec.name for spec in workspace.specs}
     current = [r for r in workspace.datasets.tasks() if r.task in names]
-    epochs = _current_epochs(workspace)
+    epochs = newest_epochs(workspace.documents, {spec.name for spec in workspace.specs})
     lengths = _sequence_lengths(workspace, current, epochs)
     aside = sorted(_set_aside(workspace) & names)
     return content_hash(
@@ -191,11 +190,6 @@ def catalogue_fingerprint(workspace: Workspace) -> str:
 def _set_aside(workspace: Workspace) -> set[str]:
     """The names of all tasks that are set aside."""
     return {one.id for one in typed.find(workspace.documents, TaskSetAside)}
-
-
-def _current_epochs(workspace: Workspace) -> dict[str, int]:
-    """Number of the newest epoch of every task that has one."""
-    return {row.task: row.max_epoch for row in typed.group(workspace.documents, NewestEpoch)}
 
 
 def _named_by_epochs(workspace: Workspace, epochs: Mapping[str, int]) -> dict[str, list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
 
 from testbench_dagster.core.prompt import form_of
 from testbench_dagster.core.records.prompts import EpochSpread, NewestEpoch
@@ -12,6 +13,9 @@ from testbench_dagster.core.relay import Api
 from testbench_dagster.core.sampling import Slots, common_docs
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.stores.documents import DocumentStore, typed
+
+#: How far back the newest epochs are looked for first: those of every month are among them.
+_LATELY = timedelta(days=40)
 
 #: A sequence of prompts: name of the task, what its requests are made of, number of the epoch, form.
 PromptSequence = tuple[str, str, int, str]
@@ -26,6 +30,20 @@ def void_by_sequence(documents: DocumentStore, tasks: Iterable[str]) -> Mapping[
     """How many docs of the sequences of some tasks nobody is asked because no store holds their prompts."""
     where = {"task": {"in": sorted(tasks)}}
     return {(r.task, r.task_hash, r.epoch, r.api): r.n for r in typed.group(documents, VoidDocs, where)}
+
+
+def newest_epochs(documents: DocumentStore, tasks: Iterable[str]) -> dict[str, int]:
+    """Number of the newest epoch of each of some tasks that has one.
+
+    Most began lately, and of these the years before are not read.
+    """
+    wanted = set(tasks)
+    lately = {"started_at": {"gt": datetime.now(UTC) - _LATELY}}
+    found = {r.task: r.max_epoch for r in typed.group(documents, NewestEpoch, lately) if r.task in wanted}
+    if others := wanted - found.keys():
+        rows = typed.group(documents, NewestEpoch, {"task": {"in": sorted(others)}})
+        found |= {row.task: row.max_epoch for row in rows}
+    return found
 
 
 def epoch_docs(spec: TaskSpec, registration: Registration, variance: float | None, void: int) -> int:
@@ -46,12 +64,11 @@ def wanted_slots(
 ) -> dict[str, Slots]:
     """By task the slots of everybody who takes requests of ``api``, in its present epoch.
 
-    In three queries; ``start`` where no epoch began yet.
+    In few queries; ``start`` where no epoch began yet.
     """
     known = list(tasks)
-    names = {"in": sorted(spec.name for spec, _ in known)}
-    newest = {row.task: row.max_epoch for row in typed.group(documents, NewestEpoch, {"task": names})}
-    where = {"task": names, "epoch": {"in": sorted(set(newest.values()))}}
+    newest = newest_epochs(documents, [spec.name for spec, _ in known])
+    where = {"task": {"in": sorted(newest)}, "epoch": {"in": sorted(set(newest.values()))}}
     spreads = {
         row.task: row
         for row in typed.find(documents, EpochSpread, where)

@@ -142,7 +142,12 @@ def _answers(
     answers = []
     for start in range(0, len(docs), _EVIDENCE):
         batch = docs[start : start + _EVIDENCE]
-        evidence = typed.by_id(documents, RawAnswer, {a.id for d in batch for a in d.attempts})
+        evidence = typed.by_id(
+            documents,
+            RawAnswer,
+            {a.id for d in batch for a in d.attempts},
+            suppliers=[d.supplier for d in batch],
+        )
         answers += [_answered(d, prompts[d.prompt_id], evidence) for d in batch]
     return prompts, answers
 

@@ -52,9 +52,6 @@ def why_no_scores(workspace: Workspace, rows: Iterable[Window]) -> Remarks:
 
 def _looked_up(workspace: Workspace, spec: TaskSpec, row: Window, plan: PlannedTasks | None) -> str:
     where = {"supplier": row.supplier, "task": row.task}
-    counts = {one.fault: one.n for one in typed.group(workspace.documents, FaultCount, where)}
-    if not counts:
-        return f"it was never asked{_what_is_planned(plan, row.task)}"
     newest = next(
         typed.find(workspace.documents, DatedScore, where, sort=[("answered_at", -1)], limit=1), None
     )
@@ -62,6 +59,9 @@ def _looked_up(workspace: Workspace, spec: TaskSpec, row: Window, plan: PlannedT
     if newest is not None:
         at = f"{newest.answered_at:%Y-%m-%d %H:%M} UTC"
         return f"its newest scored answer is of {at}; scores count for {age}, or until the task changes"
+    counts = {one.fault: one.n for one in typed.group(workspace.documents, FaultCount, where)}
+    if not counts:
+        return f"it was never asked{_what_is_planned(plan, row.task)}"
     told = ", ".join(f"{fault} x {n}" for fault, n in sorted(counts.items(), key=lambda one: -one[1]))
     attempts = counted(sum(counts.values()), "attempt")
     if _ANSWERED.isdisjoint(counts):

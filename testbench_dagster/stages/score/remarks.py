@@ -150,12 +150,14 @@ def _empty(workspace: Workspace, row: Window) -> Iterator[_Empty]:
     for start in range(0, len(cut), _BODIES):
         batch = cut[start : start + _BODIES]
         ids = [id_ for score in batch for id_ in score.attempt_ids]
-        answers = {a.id: a for a in typed.by_id(documents, CutAnswer, ids).values() if a.fault in _CUT_SHORT}
+        found = typed.by_id(documents, CutAnswer, ids, suppliers=[row.supplier]).values()
+        answers = {a.id: a for a in found if a.fault in _CUT_SHORT}
         # what was not asked for at temperature 0 has no beginning beside it
         unread = {id_ for id_, answer in answers.items() if answer.opening is None}
         without_text = {id_ for id_, answer in answers.items() if answer.opening == ""}
         for score in batch if unread else ():
-            without_text |= _without_text(workspace, score.prompt_id, unread & set(score.attempt_ids))
+            attempts = unread & set(score.attempt_ids)
+            without_text |= _without_text(workspace, row.supplier, score.prompt_id, attempts)
         empty = [score for score in batch if not without_text.isdisjoint(score.attempt_ids)]
         prompts = typed.by_id(documents, AskedPrompt, {score.prompt_id for score in empty})
         for score in empty:
@@ -170,7 +172,7 @@ def _left_in_thoughts(workspace: Workspace, row: Window) -> str:
     }  # fmt: skip
     newest = list(typed.find(workspace.documents, CutScore, where, sort=[("answered_at", -1)], limit=_BODIES))
     ids = [id_ for score in newest for id_ in score.attempt_ids]
-    answers = typed.by_id(workspace.documents, CutAnswer, ids).values()
+    answers = typed.by_id(workspace.documents, CutAnswer, ids, suppliers=[row.supplier]).values()
     empty = sum(answer.opening == "" and bool(answer.reasoning_chars) for answer in answers)
     if 2 * empty <= len(ids):
         return ""
@@ -188,12 +190,12 @@ def _limit(prompt: AskedPrompt | None, answer: CutAnswer) -> int:
     return answer_tokens(prompt.requests[answer.idx], reading_of(answer)["generation"])
 
 
-def _without_text(workspace: Workspace, prompt_id: str, attempts: set[str]) -> set[str]:
+def _without_text(workspace: Workspace, supplier: str, prompt_id: str, attempts: set[str]) -> set[str]:
     """Those of some attempts at a prompt whose answers hold nothing but white space."""
     prompt = typed.by_id(workspace.documents, AskedPrompt, [prompt_id]).get(prompt_id)
     if prompt is None or not attempts:
         return set()
-    found = typed.by_id(workspace.documents, RawAnswer, sorted(attempts)).values()
+    found = typed.by_id(workspace.documents, RawAnswer, attempts, suppliers=[supplier]).values()
     return {raw.id for raw in found if not (_answer(prompt, raw).text or "").strip()}
 
 

@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.versions import scorer_version
@@ -32,7 +33,7 @@ class Rescored:
 def score_again(
     workspace: Workspace, keys: Sequence[str], most: int, known: Mapping[str, Mapping[str, str]]
 ) -> Rescored:
-    """Score a random sample of the suppliers' answers again, of about ``most`` docs in all.
+    """Score a random sample of the suppliers' answers that still count again, of about ``most`` docs in all.
 
     ``known`` are answers, by supplier, each with the doc it is of, that are looked at whatever is drawn: they
     gave other scores before. An answer that could not be scored is left alone: it may cost its time limit
@@ -58,14 +59,19 @@ def score_again(
         if registration is None or definition_changed(spec, registration):
             left_alone |= again  # edited and not yet materialized: the worker would score by other rules
             continue
-        docs = list(answered_docs(workspace.documents, key, spec, registration))
+        since = datetime.now(UTC) - spec.max_age(workspace.config.settings.sampling.max_age_days)
+        docs = list(answered_docs(workspace.documents, key, spec, registration, since=since))
         chosen = {d.answer_id: d for d in docs if d.answer_id in again}
         drawn = random.sample(docs, min(len(docs), max(0, most - report.compared)))
         chosen |= {d.answer_id: d for d in drawn}
         looked[key] |= again
         if not chosen:
             continue
-        where = {"answer_id": {"in": list(chosen)}, "scorer_version": scorer_version(registration)}
+        where = {
+            "supplier": key,
+            "answer_id": {"in": list(chosen)},
+            "scorer_version": scorer_version(registration),
+        }
         stored = [one for one in typed.find(workspace.documents, ScoreRecord, where) if one.error is None]
         ids = {one.answer_id for one in stored}
         batch = [doc for answer, doc in chosen.items() if answer in ids]

@@ -223,7 +223,7 @@ class _Reader:
             if any(_unscorable(s) for s in scored[task]):
                 # who stopped the scorer once has the rest of its answers scored later: that is no gain either
                 docs.outcomes = [replace(s, state=DocState.OPEN) if _waits(s) else s for s in docs.outcomes]
-        self._open_undecided(tasks, found)
+        self._open_undecided(tasks, found, min(since.values()))
         for spec, _ in tasks:
             named = named_docs(spec.samples)
             if named is not None:
@@ -231,7 +231,7 @@ class _Reader:
                 docs.outcomes = [s for s in docs.outcomes if s.doc_id in named]
         return found
 
-    def _open_undecided(self, tasks: Sequence[Task], found: Mapping[str, _Docs]) -> None:
+    def _open_undecided(self, tasks: Sequence[Task], found: Mapping[str, _Docs], since: datetime) -> None:
         """Answers that the scorer could not digest although it was well are open until it can."""
         waiting = {
             spec.name: registration
@@ -240,7 +240,7 @@ class _Reader:
         }
         if not waiting:
             return
-        marked = undecided_docs(self._workspace.documents, self._supplier.key, waiting.values())
+        marked = undecided_docs(self._workspace.documents, self._supplier.key, waiting.values(), since)
         for task in waiting if marked else ():
             found[task].outcomes = [
                 replace(s, state=DocState.OPEN) if _waits(s) and _of_score(task, s) in marked else s

@@ -20,7 +20,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.text import escaped
 from testbench_dagster.stages.sample.data import definition_changed
-from testbench_dagster.stages.score.answered import prompt_calls, unscored
+from testbench_dagster.stages.score.answered import unscored
 from testbench_dagster.stages.score.batch import score_answers, storable
 from testbench_dagster.stages.score.empty import score_empty
 from testbench_dagster.stages.score.outages import end_outages, note_outage, waiting_tasks
@@ -165,7 +165,7 @@ def _score_task(
 
     Returns how many docs of each supplier wait for the service that a metric asks.
     """
-    calls = prompt_calls(workspace.documents, registration)
+    calls: dict[str, int] = {}
     waiting = [
         doc
         for supplier, oldest in since.items()

@@ -7,9 +7,10 @@ every attempt was answered never come here: reading witnesses costs a query.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -38,7 +39,7 @@ from testbench_dagster.core.records.attempts import (
 )
 from testbench_dagster.core.records.identity import GroupMembers
 from testbench_dagster.core.records.prompts import AskedPrompt, PromptCalls
-from testbench_dagster.core.records.scores import ScoredDoc, ScoredSupplier
+from testbench_dagster.core.records.scores import ScoredDoc, ScoredId, ScoredSupplier, ScoredTask
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.score.deadlines import deadline_s
@@ -52,6 +53,7 @@ DocRound = tuple[str, int]
 _ANSWERED = [fault.value for fault in Fault if fault.answered]
 _REFUSED = [fault.value for fault in Fault if fault.row.closes is Closing.REFUSED]
 _PROMPTS = 500  # ids in one query
+_SCORES = 50  # looked at first where one of many will do
 _TASKS_APART = 3  # whose answers are read one by one rather than all together
 _FEW = 200  # latencies put into their order one by one rather than all sorted anew
 
@@ -121,8 +123,7 @@ class Answers:
         given = self._given
         others: list[AttemptsOfTask] = []
         if given is not None:
-            # of what it was asked by task there is an index, of when it answered none
-            asked = typed.group(self._documents, AttemptsOfTask, {"supplier": self._supplier})
+            asked = typed.group(self._documents, AttemptsOfTask, where)
             others = [of_task for of_task in asked if (of_task.task, of_task.task_hash) not in given.tasks]
         if given is None or first <= given.since or len(others) > _TASKS_APART:
             yield from typed.find(self._documents, AnswerTime, where)
@@ -358,11 +359,12 @@ class Peers:
 
     def refused(self, supplier: Supplier, refusals: Mapping[tuple[str, str], Iterable[str]]) -> set[str]:
         """See :meth:`Others.refused`."""
-        return refused_tasks(self._workspace.documents, supplier, refusals)
+        answered = partial(answered_tasks, self._workspace, supplier, self._now)
+        return refused_tasks(self._workspace.documents, supplier, refusals, answered)
 
     def answered(self, supplier: Supplier) -> bool:
         """See :meth:`Others.answered`."""
-        return answered_anything(self._workspace.documents, supplier)
+        return answered_anything(self._workspace, supplier, self._now)
 
     def _answered_otherwise(self, service: str, docs: Iterable[DocAttempt]) -> set[tuple[str, int]]:
         """Of docs, by an attempt at each, those that somebody has scored in any form and epoch: (hash, doc).
@@ -510,8 +512,16 @@ class Peers:
     def _scored_others(self, supplier: str, of: DocAttempt, prompt: str) -> bool:
         """Whether a supplier has another doc of the task scored."""
         where = {"supplier": supplier, "task": of.task, "task_hash": of.task_hash}
-        scores = typed.find(self._workspace.documents, ScoredSupplier, where)
-        return any(score.prompt_id != prompt and score.error is None for score in scores)
+        newest = [("answered_at", -1)]
+        for most in (_SCORES, None):  # one of the newest will do, nearly always
+            scores = list(
+                typed.find(self._workspace.documents, ScoredSupplier, where, sort=newest, limit=most)
+            )
+            if any(score.prompt_id != prompt and score.error is None for score in scores):
+                return True
+            if len(scores) < _SCORES:
+                break
+        return False
 
     def _read_groups(self, suppliers: Iterable[str]) -> None:
         new = [key for key in suppliers if key not in self._groups]
@@ -528,11 +538,15 @@ def voided(known: KnownDoc) -> KnownDoc:
 
 
 def refused_tasks(
-    documents: DocumentStore, supplier: Supplier, refusals: Mapping[tuple[str, str], Iterable[str]]
+    documents: DocumentStore,
+    supplier: Supplier,
+    refusals: Mapping[tuple[str, str], Iterable[str]],
+    answered: Callable[[], Iterable[tuple[str, str]]],
 ) -> set[str]:
     """Tasks whose form of request a supplier refuses everywhere and never answered.
 
     ``refusals``: by task and task hash the prompts that were refused, of tasks of which it answered nothing.
+    ``answered`` gives those, with their hashes, of which it answered something.
     """
     if not refusals:
         return set()
@@ -541,9 +555,8 @@ def refused_tasks(
         for (task, _), prompts in refusals.items()
     }
     calls = [(shape, Fault(_REFUSED[0])) for of_task in shapes.values() for shape in of_task]
-    answered = typed.group(documents, AttemptsOfTask, {"supplier": supplier.key, "fault": {"in": _ANSWERED}})
-    for task in answered:
-        where = {"task": task.task, "task_hash": task.task_hash, "api": supplier.api}
+    for task, task_hash in answered():
+        where = {"task": task, "task_hash": task_hash, "api": supplier.api}
         calls += [(shape, Fault(_ANSWERED[0])) for shape in _shapes(documents, where, limit=1)]
     refused = refused_shapes(calls)
     return {task for task, of_task in shapes.items() if of_task and of_task <= refused}
@@ -555,9 +568,56 @@ def _shapes(documents: DocumentStore, where: Mapping[str, Any], limit: int | Non
             yield request_shape(request, prompt.api)
 
 
-def answered_anything(documents: DocumentStore, supplier: Supplier) -> bool:
-    """Whether a supplier ever answered a call, of any task, since its model last changed."""
+def answered_since(
+    documents: DocumentStore, supplier: Supplier, since: datetime | None
+) -> set[tuple[str, str]]:
+    """Tasks, with their hashes, of which a supplier answered something after an instant, None for ever."""
     where: dict[str, Any] = {"supplier": supplier.key, "fault": {"in": _ANSWERED}}
-    if supplier.cut_at is not None:
-        where["finished_at"] = {"gt": supplier.cut_at}
-    return next(typed.find(documents, AttemptId, where, limit=1), None) is not None
+    if since is not None:
+        where["finished_at"] = {"gt": since}
+    return {(row.task, row.task_hash) for row in typed.group(documents, AttemptsOfTask, where)}
+
+
+def answered_tasks(workspace: Workspace, supplier: Supplier, now: datetime) -> set[tuple[str, str]]:
+    """Tasks, with their hashes, of which a supplier answered something.
+
+    Every answer that may count is looked at. Of earlier ones the newest score of each task tells: who refuses
+    for years would else have all that it was asked read, at every look.
+    """
+    documents = workspace.documents
+    found = answered_since(documents, supplier, _oldest(workspace, now))
+    lately = {task for task, _ in found}
+    for spec in workspace.specs:
+        if spec.name not in lately:
+            before = {"supplier": supplier.key, "task": spec.name}
+            newest = typed.find(documents, ScoredTask, before, sort=[("answered_at", -1)], limit=1)
+            found.update((score.task, score.task_hash) for score in newest)
+    return found
+
+
+def _oldest(workspace: Workspace, now: datetime) -> datetime:
+    """The instant after which an answer may count for some task."""
+    settings = workspace.config.settings
+    days = settings.sampling.max_age_days
+    longest = max((spec.max_age(days) for spec in workspace.specs), default=timedelta(days=days))
+    return now - longest - DocClock.from_minutes(settings.planning.occasions_minutes).limit
+
+
+def answered_anything(workspace: Workspace, supplier: Supplier, now: datetime) -> bool:
+    """Whether a supplier ever answered a call, of any task, since its model last changed.
+
+    What it answered before any answer could count was scored: it is not looked for among years of failures.
+    """
+    documents, cut = workspace.documents, supplier.cut_at
+    since = _oldest(workspace, now)
+    scored: dict[str, Any] = {
+        "supplier": supplier.key,
+        "task": {"in": [spec.name for spec in workspace.specs]},
+    }
+    if cut is not None:
+        since, scored["answered_at"] = max(since, cut), {"gt": cut}
+    where = {"supplier": supplier.key, "fault": {"in": _ANSWERED}, "finished_at": {"gt": since}}
+    return (
+        next(typed.find(documents, AttemptId, where, limit=1), None) is not None
+        or next(typed.find(documents, ScoredId, scored, limit=1), None) is not None
+    )

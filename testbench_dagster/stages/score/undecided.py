@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from testbench_dagster.core.prompt import DocScore
 from testbench_dagster.core.records.attempts import CallAttempt
@@ -31,15 +32,19 @@ def undecided_version(registration: Registration) -> str:
 
 
 def undecided_docs(
-    documents: DocumentStore, supplier: str, registrations: Iterable[Registration]
+    documents: DocumentStore, supplier: str, registrations: Iterable[Registration], since: datetime
 ) -> set[tuple[str, int, int, int]]:
-    """Which answers of a supplier a well scorer could not digest: by task, doc, epoch and round."""
+    """Which answers of a supplier, later than an instant, a well scorer could not digest.
+
+    By task, doc, epoch and round.
+    """
     tasks = list(registrations)
     where = {
         "supplier": supplier,
         "task": {"in": sorted({r.task for r in tasks})},
         "task_hash": {"in": sorted({r.task_hash for r in tasks})},
         "scorer_version": {"in": sorted({undecided_version(r) for r in tasks})},
+        "answered_at": {"gt": since},
     }
     return {
         (one.task, one.doc_id, one.epoch, one.round) for one in typed.find(documents, UndecidedDoc, where)
@@ -111,7 +116,9 @@ class Trial:
         for score in typed.find(self._documents, ScoredAttempts, where):
             if score.error is not None:
                 continue
-            attempts = typed.by_id(self._documents, CallAttempt, score.attempt_ids)
+            attempts = typed.by_id(
+                self._documents, CallAttempt, score.attempt_ids, suppliers=[score.supplier]
+            )
             if len(attempts) == len(score.attempt_ids):  # else they were removed with age
                 made = tuple(attempts[id_] for id_ in score.attempt_ids)
                 yield AnsweredDoc(score.supplier, score.prompt_id, score.round, made)

@@ -292,6 +292,8 @@ class MongoDocuments:
                 limit=limit or 0,
                 batch_size=_READ_DOCUMENTS,
                 allow_disk_use=True,
+                # ids are few and exact; the planner would try what else is asked for, in turn
+                hint=[("_id", ASCENDING)] if _names_ids(query) else None,
             )
         with contextlib.closing(cursor):
             while True:
@@ -463,6 +465,12 @@ def _query(collection: Collection, where: Where | None) -> Document:
         for term in values.terms(collection, where)
     ]
     return {"$and": conditions} if conditions else {}
+
+
+def _names_ids(query: Document) -> bool:
+    """Whether a query lists the ids of the documents that it is about, and asks for more of them."""
+    terms = query.get("$and", ())
+    return len(terms) > 1 and any(term.get("_id", {}).keys() & {"$eq", "$in"} for term in terms)
 
 
 def _group_key(group: Group, name: str) -> Any:

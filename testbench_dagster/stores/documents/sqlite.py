@@ -33,6 +33,7 @@ from testbench_dagster.stores.documents.contract import Collection, Document, Gr
 from testbench_dagster.stores.documents.sqlite_tables import (
     COLUMN_TYPES,
     column_value,
+    index_name,
     is_current,
     make_or_extend,
     row_of,
@@ -53,12 +54,13 @@ _ANALYZE_ROWS_AT_CLOSE = 1_000
 
 @dataclass(frozen=True)
 class _Filter:
-    """A filter as SQL over the table alias ``t``.
+    """A filter as SQL over the table alias ``t``, which ``table`` names with the index to find its rows by.
 
     ``long_lists`` are the ``in`` conditions that ``sql`` answers from the temporary tables ``in_0``, ``in_1``
     and so on; ``rest`` is the filter without them.
     """
 
+    table: str
     sql: str
     params: list[Any]
     rest: str
@@ -166,7 +168,7 @@ class SqliteDocuments:
         found = _compile(collection, values.terms(collection, where))
         self._ensure(collection)
         with self._reading(found) as connection:
-            sql = f'SELECT COUNT(*) FROM "{collection.name}" AS t WHERE {found.sql}'
+            sql = f"SELECT COUNT(*) FROM {found.table} WHERE {found.sql}"
             count: int = connection.execute(sql, found.params).fetchone()[0]
         return count
 
@@ -188,10 +190,8 @@ class SqliteDocuments:
                 for name in names
             ]
         keys = ", ".join(_group_key(group, name) for name in group.by)
-        sql = (
-            f"SELECT {', '.join(sql for _, sql, _ in outputs)} "
-            f'FROM "{collection.name}" AS t WHERE {found.sql} '
-            + (f"GROUP BY {keys} ORDER BY {keys}" if keys else "HAVING COUNT(*) > 0")
+        sql = f"SELECT {', '.join(sql for _, sql, _ in outputs)} FROM {found.table} WHERE {found.sql} " + (
+            f"GROUP BY {keys} ORDER BY {keys}" if keys else "HAVING COUNT(*) > 0"
         )
         with self._reading(found) as connection:
             rows = connection.execute(sql, found.params).fetchall()
@@ -217,7 +217,7 @@ class SqliteDocuments:
         prepared = values.prepare_changes(collection, changes)
         self._ensure(collection)
         table = f'"{collection.name}"'
-        first = f"FROM {table} AS t WHERE {found.sql} ORDER BY {_order(sort)} LIMIT 1"
+        first = f"FROM {found.table} WHERE {found.sql} ORDER BY {_order(sort)} LIMIT 1"
         # Pollers mostly find nothing: look before taking the write lock.
         with self._reading(found) as connection:
             if connection.execute(f"SELECT 1 {first}", found.params).fetchone() is None:
@@ -242,7 +242,7 @@ class SqliteDocuments:
         table = f'"{collection.name}"'
         sql = (
             f'DELETE FROM {table} WHERE "_seq" IN '
-            f'(SELECT t."_seq" FROM {table} AS t WHERE {found.sql} LIMIT {_PURGE_ROWS})'
+            f'(SELECT t."_seq" FROM {found.table} WHERE {found.sql} LIMIT {_PURGE_ROWS})'
         )
         purged = 0
         while True:
@@ -362,10 +362,7 @@ class SqliteDocuments:
     ) -> Iterator[Any]:
         """Stream columns of the matching documents, or what ``decode`` makes of each row."""
         with self._reading(found) as connection:
-            sql = (
-                f'SELECT t."_seq" FROM "{collection.name}" AS t '
-                f"WHERE {found.sql} ORDER BY {_order(sort)} LIMIT ?"
-            )
+            sql = f'SELECT t."_seq" FROM {found.table} WHERE {found.sql} ORDER BY {_order(sort)} LIMIT ?'
             cursor = connection.execute(sql, (*found.params, -1 if limit is None else limit))
             sequence = array("q", (row[0] for row in cursor))
         with_bodies = "_body" in names
@@ -490,8 +487,12 @@ def _compile(collection: Collection, terms: Sequence[values.Term]) -> _Filter:
     every: list[tuple[str, list[Any]]] = []
     rest: list[tuple[str, list[Any]]] = []
     long_lists: list[tuple[str, str, set[Any]]] = []
+    # SQLite would guess, and without statistics wrongly: then all that a supplier ever answered is read. What
+    # names documents by their ids is found by these: a plus sign keeps the indexes of the other columns away.
+    by_id = any(term.field == "_id" and term.op in ("eq", "in") for term in terms)
+    index = None if by_id else values.serving_index(collection, terms)
     for term in terms:
-        column = _column(term.field)
+        column = f"{'+' if by_id and term.field != '_id' else ''}{_column(term.field)}"
         if term.op != "in":
             value = column_value(collection, term.field, term.operand)
             # IS NOT counts null as different from every value, as MongoDB's $ne does.
@@ -511,7 +512,9 @@ def _compile(collection: Collection, terms: Sequence[values.Term]) -> _Filter:
             every.append((f'({column} IN (SELECT value FROM temp."in_{len(long_lists)}"){null})', []))
             kind = COLUMN_TYPES[values.field_type(collection, term.field)]
             long_lists.append((term.field, kind, set(listed)))
+    indexed = "" if index is None else f' INDEXED BY "{index_name(collection, index)}"'
     return _Filter(
+        table=f'"{collection.name}" AS t{indexed}',
         sql=" AND ".join(sql for sql, _ in every) or "TRUE",
         params=[value for _, params in every for value in params],
         rest=" AND ".join(sql for sql, _ in rest) or "TRUE",

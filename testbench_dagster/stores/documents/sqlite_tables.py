@@ -63,12 +63,16 @@ def _exists(connection: sqlite3.Connection, kind: str, name: str) -> bool:
     return connection.execute(sql, (kind, name)).fetchone() is not None
 
 
+def index_name(collection: Collection, key: tuple[str, ...]) -> str:
+    """Name of the index over these fields; names are shared by all tables of the file."""
+    return f"{collection.name}.{values.index_name(key, unique=key in collection.unique)}"
+
+
 def _indexes(collection: Collection) -> list[tuple[str, tuple[str, ...], bool]]:
-    """Name, fields and uniqueness of each index; names are shared by all tables of the file."""
-    plain = [(key, False) for key in values.plain_indexes(collection)]
+    """Name, fields and uniqueness of each index."""
     return [
-        (f"{collection.name}.{values.index_name(key, unique=unique)}", key, unique)
-        for key, unique in [*plain, *((key, True) for key in collection.unique)]
+        (index_name(collection, key), key, key in collection.unique)
+        for key in (*values.plain_indexes(collection), *collection.unique)
     ]
 
 

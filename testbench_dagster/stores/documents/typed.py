@@ -53,9 +53,18 @@ def get(documents: DocumentStore, of: type[T], id_: str) -> T | None:
     return None if document is None else shape.from_document(document)
 
 
-def by_id(documents: DocumentStore, of: type[T], ids: Iterable[str]) -> dict[str, T]:
-    """The records with these ids, or views of them with their ids, those that are there."""
-    found: Iterator[Any] = find(documents, of, {"_id": {"in": sorted(ids)}})
+def by_id(
+    documents: DocumentStore, of: type[T], ids: Iterable[str], *, suppliers: Iterable[str] | None = None
+) -> dict[str, T]:
+    """The records with these ids, or views of them with their ids, those that are there.
+
+    ``suppliers``: whose they are, where they have that field: of a collection that is sharded by suppliers
+    only the shards of these are asked.
+    """
+    where: dict[str, Any] = {"_id": {"in": sorted(ids)}}
+    if suppliers is not None:
+        where["supplier"] = {"in": sorted(set(suppliers))}
+    found: Iterator[Any] = find(documents, of, where)
     return {record.id: record for record in found}
 
 

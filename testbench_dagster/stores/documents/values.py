@@ -68,6 +68,29 @@ def plain_indexes(collection: Collection) -> list[tuple[str, ...]]:
     return [key for key in dict.fromkeys(collection.indexes) if key not in collection.unique]
 
 
+def serving_index(collection: Collection, terms: Sequence[Term]) -> tuple[str, ...] | None:
+    """The declared index that serves a filter best, None for no index.
+
+    That which the most of its first fields are asked for of, each by its values and the last one perhaps by a
+    range; of several as good the one that is declared first.
+    """
+    values = {term.field for term in terms if term.op == "eq" or (term.op == "in" and _is_exact(term))}
+    ranges = {term.field for term in terms if term.op in ("gt", "gte", "lt", "lte")}
+    best: tuple[str, ...] | None = None
+    most = 0
+    for key in (*collection.unique, *plain_indexes(collection)):
+        n = next((place for place, name in enumerate(key) if name not in values), len(key))
+        n += n < len(key) and key[n] in ranges
+        if n > most:
+            best, most = key, n
+    return best
+
+
+def _is_exact(term: Term) -> bool:
+    """Whether an ``in`` lists values that an index finds: some, and no null."""
+    return bool(term.operand) and None not in term.operand
+
+
 def index_name(key: Sequence[str], *, unique: bool) -> str:
     """Name of the index over these fields; the same declaration always gives the same name."""
     return ("unique_" if unique else "index_") + "__".join(key)

@@ -452,7 +452,7 @@ def works(history: History) -> Iterator[tuple[str, Callable[[], object], Callabl
 
 
 def measured(history: History) -> dict[str, Reads]:
-    """What each piece of work reads, once it was done before; where it must be made ready, at the first time."""
+    """What each piece of work reads when it was done before, or was made ready."""
     found = {}
     for name, work, ready in works(history):
         (ready or work)()

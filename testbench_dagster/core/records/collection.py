@@ -14,7 +14,8 @@ class Collection:
 
     ``fields`` maps a declared field to its scalar type (``str``, ``int``, ``float``, ``bool``,
     ``datetime``); every one may be null. ``_id`` is always declared. ``indexes`` and ``unique`` list
-    compound keys of declared fields; of several that serve a query as well the embedded store takes the first.
+    compound keys of declared fields; of several that serve a query as well the embedded store takes the
+    first.
     """
 
     name: str

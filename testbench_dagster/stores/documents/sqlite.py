@@ -487,12 +487,10 @@ def _compile(collection: Collection, terms: Sequence[values.Term]) -> _Filter:
     every: list[tuple[str, list[Any]]] = []
     rest: list[tuple[str, list[Any]]] = []
     long_lists: list[tuple[str, str, set[Any]]] = []
-    # SQLite would guess, and without statistics wrongly: then all that a supplier ever answered is read. What
-    # names documents by their ids is found by these: a plus sign keeps the indexes of the other columns away.
-    by_id = any(term.field == "_id" and term.op in ("eq", "in") for term in terms)
-    index = None if by_id else values.serving_index(collection, terms)
+    # SQLite would guess, and without statistics wrongly: then all that a supplier ever answered is read
+    index = values.serving_index(collection, terms)
     for term in terms:
-        column = f"{'+' if by_id and term.field != '_id' else ''}{_column(term.field)}"
+        column = _column(term.field)
         if term.op != "in":
             value = column_value(collection, term.field, term.operand)
             # IS NOT counts null as different from every value, as MongoDB's $ne does.

@@ -65,6 +65,8 @@ def _exists(connection: sqlite3.Connection, kind: str, name: str) -> bool:
 
 def index_name(collection: Collection, key: tuple[str, ...]) -> str:
     """Name of the index over these fields; names are shared by all tables of the file."""
+    if key == ("_id",):
+        return f"sqlite_autoindex_{collection.name}_1"  # of the only unique column of the table
     return f"{collection.name}.{values.index_name(key, unique=key in collection.unique)}"
 
 

@@ -71,11 +71,13 @@ def plain_indexes(collection: Collection) -> list[tuple[str, ...]]:
 def serving_index(collection: Collection, terms: Sequence[Term]) -> tuple[str, ...] | None:
     """The declared index that serves a filter best, None for no index.
 
-    That which the most of its first fields are asked for of, each by its values and the last one perhaps by a
-    range; of several as good the one that is declared first.
+    That of ids, where they are asked for. Else that which the most of its first fields are asked for of, each
+    by its values and the last one perhaps by a range; of several as good the one that is declared first.
     """
     values = {term.field for term in terms if term.op == "eq" or (term.op == "in" and _is_exact(term))}
     ranges = {term.field for term in terms if term.op in ("gt", "gte", "lt", "lte")}
+    if "_id" in values:
+        return ("_id",)
     best: tuple[str, ...] | None = None
     most = 0
     for key in (*collection.unique, *plain_indexes(collection)):

@@ -20,9 +20,9 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (3, "f0d49d7e77d9065ead055705b68fa75818dd3fde0b1080df17dcdfa2fdede956"),
     "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
-    "SCORER": (2, "1652b7ec186f8022c90ed1bda3aa45bf72d7b1451f2b2105b3250b90ed01b1b8"),
-    "WINDOWS": (8, "a2f31215f2afbfd8516efd9646c947b129fa709fa3a4faf36036b182e8a0b680"),
-    "PLANS": (9, "9b16a3a6bd7e0e6fde9f9450df33b4baf9ecf9ed2bf3e8f4f4d262989f3349b2"),
+    "SCORER": (2, "afd5d24fd0a4b9d24de9c485484edb33c722f5353268d26addb892d3fd887d7b"),
+    "WINDOWS": (8, "1c3b666bdf86bc178a0d5caf54bd4270b8764f568763a783ae4fb94605381f61"),
+    "PLANS": (9, "34eaf3df4f35ddadfda2d5530b03fcade8e908028184245ba1ae0382c6772c7c"),
     "CODE": (1, "468dd7aed81dfa66079b56cc8716046515bebaa2de3aaa680f3c7b90270fa7de"),
     "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),
     "TWINS": (1, "beb3afcde22220bab9cf7471ea0b1105abefd18fe4fc61d61a57dd88b53119bf"),

@@ -51,7 +51,13 @@ def _stores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv("TESTBENCH_MONGO_URI", request.getfixturevalue("mongo_database_uri"))
 
 
-def prompt(workspace: Workspace, registration: Registration, epoch: int, doc_id: int = 0) -> str:
+def prompt(
+    workspace: Workspace,
+    registration: Registration,
+    epoch: int,
+    doc_id: int = 0,
+    at: datetime | None = None,
+) -> str:
     document = {
         "_id": f"{registration.task_hash}-{epoch}-{doc_id}",
         "task": TASK,
@@ -63,6 +69,7 @@ def prompt(workspace: Workspace, registration: Registration, epoch: int, doc_id:
         "calls": 1,
         "relayable": True,
         "requests": [],
+        "created_at": at or days_ago(100),
     }
     workspace.documents.put_new(PROMPTS, [document])
     return str(document["_id"])
@@ -115,13 +122,16 @@ def test_prompts_go_when_their_epoch_is_long_over_and_nothing_refers_to_it(tmp_p
     with opened(tmp_path, 40) as workspace:
         facts = Facts(workspace)
         registration = facts.registration(TASK)
-        task_hash = registration.task_hash
+        task_hash, made = registration.task_hash, {}
         for number, began in enumerate((100, 90, 80, 50, 30, 1), 1):
             epoch(workspace, number, days_ago(began))
-            prompt(workspace, registration, number)
-        facts.attempt(registration, 0, at=days_ago(85), epoch=1, text="x")
-        facts.attempt(registration, 1, at=days_ago(39), epoch=2, text="x")  # by a run that took its time
-        facts.score(registration, 0, at=days_ago(39), epoch=3)
+            made[number] = prompt(workspace, registration, number, at=days_ago(began))
+        facts.attempt(registration, 0, at=days_ago(85), epoch=1, text="x", prompt_id=made[1])
+        for number in (2, 3):  # by runs that took their time
+            facts.attempt(
+                registration, number, at=days_ago(39), epoch=number, text="x", prompt_id=made[number]
+            )
+        facts.score(registration, 3, at=days_ago(39), epoch=3)
         removed = apply_retention(workspace, NOW)
         assert (removed["attempts"], removed["prompts"]) == (1, 1)
         # 1 is over; 2 and 3 are referred to; 4 ended 30 days ago, a run may still be using it; 6 is current

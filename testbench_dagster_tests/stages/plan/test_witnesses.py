@@ -39,7 +39,9 @@ def test_states_are_those_of_all_stored_answers(tmp_path: Path, seed: int) -> No
         )
     supplier, documents = made.supplier(), made.workspace.documents
     pasts = {
-        task: history(documents, ALPHA, task, registration.task_hash, epoch=1, since=NOW - timedelta(days=35))
+        task: history(
+            documents, ALPHA, task, registration.task_hash, epoch=1, began=NOW, since=NOW - timedelta(days=35)
+        )
         for task, registration in ((GATED, made.registrations[GATED]), (GATING, current))
     }
     unanswered = {key: attempts for past in pasts.values() for key, attempts in past.unanswered.items()}

@@ -142,7 +142,7 @@ def _migrate(config: Config, documents: DocumentStore, datasets: DatasetStore, s
         for step in first.steps:
             if not isinstance(step, DocumentStep):
                 raise TypeError(f"step {step.to} of the document store is not made for it")
-            step.run(documents)
+            step.run(documents, say)
             documents.move_schema(version, step.to)
             version = step.to
         version = second.version or 0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS, LANE_ENDS, PROMPTS, SCORES
 from testbench_dagster.stores.documents.contract import DocumentStore
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Number of the classifier that decided the faults of attempts stored before they named it.
 FIRST_CLASSIFIER = 1
+_BY_TIME = (ATTEMPTS, SCORES, PROMPTS, EPOCHS, LANE_ENDS)
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,15 @@ class DocumentStep:
     """One step of the document store, to version ``to``.
 
     ``additive``: what is stored gains something and loses nothing, so that it may be taken without being
-    asked for. ``touches`` are the collections it goes through.
+    asked for. ``touches`` are the collections it goes through; ``run`` is given the store, and what tells how
+    far it has come.
     """
 
     to: int
     what: str
     additive: bool
     touches: tuple[str, ...]
-    run: Callable[[DocumentStore], None]
+    run: Callable[[DocumentStore, Callable[[str], None]], None]
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,15 @@ class DatasetStep:
     run: Callable[[Connection], None]
 
 
-def _name_the_classifier(documents: DocumentStore) -> None:
+def _name_the_classifier(documents: DocumentStore, say: Callable[[str], None]) -> None:
     """Attempts made before they named their classifier were all judged by the first one."""
     documents.fill(ATTEMPTS, "classifier", FIRST_CLASSIFIER)
+
+
+def _index_by_time(documents: DocumentStore, say: Callable[[str], None]) -> None:
+    """What is young enough is found without what is older; the indexes that did not tell time go."""
+    for collection in _BY_TIME:
+        documents.reindex(collection, say)
 
 
 def _begin_versions(connection: Connection) -> None:
@@ -62,6 +70,13 @@ DOCUMENT_STEPS = (
         additive=True,
         touches=(ATTEMPTS.name,),
         run=_name_the_classifier,
+    ),
+    DocumentStep(
+        to=2,
+        what="indexes find what is young enough without reading what is older",
+        additive=True,
+        touches=tuple(collection.name for collection in _BY_TIME),
+        run=_index_by_time,
     ),
 )
 DATASET_STEPS = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from testbench_dagster.core.errors import StoreError
 
 #: Of the document store, SQLite and MongoDB.
-DOCUMENTS_SCHEMA = 1
+DOCUMENTS_SCHEMA = 2
 #: Of the dataset store, SQLite and PostgreSQL.
 DATASETS_SCHEMA = 1
 

@@ -273,8 +273,14 @@ def test_a_dry_run_tells_and_changes_nothing(old_home: Path) -> None:
     done = run_command(old_home, "migrate", "--dry-run")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
-        f"document store {files[0]}: schema 0, to become 1",
+        f"document store {files[0]}: schema 0, to become 2",
         f"  1: attempts name the classifier that decided their fault ({b1e3080.N_ATTEMPTS} in attempts)",
+        "  2: indexes find what is young enough without reading what is older ("
+        + ", ".join(
+            f"{len(before[name])} in {name}"
+            for name in ("attempts", "scores", "prompts", "epochs", "lane_ends")
+        )
+        + ")",
         f"dataset store {files[1]}: schema 0, to become 1",
         "  1: the store carries its schema version",
     ]
@@ -328,7 +334,7 @@ def test_a_home_that_is_up_to_date_is_only_read(old_home: Path, closed: bool) ->
             done = run_command(old_home, "migrate", *options, prefix=_AS_ANYBODY)
             assert done.returncode == 0, done.stderr
             said = [line.rpartition(": ")[2] for line in done.stdout.splitlines()]
-            assert said == ["schema 1, up to date"] * 2
+            assert said == ["schema 2, up to date", "schema 1, up to date"]
     finally:
         home.chmod(0o700)
 
@@ -360,9 +366,9 @@ def test_nothing_is_changed_under_a_living_process(old: Config) -> None:
 def test_a_step_that_takes_something_away_has_to_be_asked_for(
     old: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (first,) = migrations.DOCUMENT_STEPS
+    first, *others = migrations.DOCUMENT_STEPS
     harsh = migrations.DocumentStep(first.to, first.what, False, first.touches, first.run)
-    monkeypatch.setattr("testbench_dagster.stages.migrate.DOCUMENT_STEPS", (harsh,))
+    monkeypatch.setattr("testbench_dagster.stages.migrate.DOCUMENT_STEPS", (harsh, *others))
     with pytest.raises(SchemaError, match="run `testbench migrate`"):
         migrate_if_safe(old, lambda _: None)
     with opened(old, any_schema=True) as (documents, datasets):
@@ -383,7 +389,7 @@ def test_a_second_migration_waits_for_the_first(old: Config) -> None:
             said.append(text)
             if "waiting" in text:
                 documents.fill(ATTEMPTS, "classifier", 1)
-                documents.move_schema(0, 1)
+                documents.move_schema(0, DOCUMENTS_SCHEMA)
                 datasets.move_schema(0, 1, lambda _: None)
                 heartbeat.__exit__(None, None, None)
 
@@ -486,7 +492,10 @@ def test_a_run_migrates_by_itself_and_says_so(old_home: Path) -> None:
     done = run_command(old_home, "run", "--max-relays", "0")
     assert done.returncode == 0, done.stderr
     home = old_home.parent / ".testbench"
-    assert f"document store {home / 'documents.sqlite3'}: migrating from schema 0 to 1" in done.stderr
+    assert (
+        f"document store {home / 'documents.sqlite3'}: migrating from schema 0 to {DOCUMENTS_SCHEMA}"
+        in done.stderr
+    )
     assert filled(home) == b1e3080.N_ATTEMPTS
     shown = run_command(old_home, "scores", "--format", "json")
     before = json.loads(b1e3080.SAID["scores"].read_text("utf-8"))

@@ -6,15 +6,18 @@ import contextlib
 import math
 import os
 import signal
+import sqlite3
 import threading
 import uuid
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
+from pathlib import Path
 
 import pytest
 from bson import Int64, ObjectId
+from pymongo import MongoClient
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import (
@@ -27,7 +30,15 @@ from testbench_dagster.stores.documents import (
 )
 from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA, SchemaError
 from testbench_dagster_tests import servers
-from testbench_dagster_tests.stores.workers import JOBS, claim_all, first_open, put_same, race, upsert_same
+from testbench_dagster_tests.stores.workers import (
+    JOBS,
+    Target,
+    claim_all,
+    first_open,
+    put_same,
+    race,
+    upsert_same,
+)
 
 NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
@@ -602,3 +613,59 @@ def test_only_one_of_several_moves_the_schema(target):
         with pytest.raises(SchemaError, match="newer version"):
             store.count(collections.SUPPLIERS)
         assert not store.move_schema(0, 1)
+
+
+# ------------------------------------------------------------------------------------------- indexes
+
+
+def indexes(target) -> set[str]:
+    """The fields of each index of the jobs, but that of ids."""
+    if target.mongo_uri is None:
+        with contextlib.closing(sqlite3.connect(Path(target.home) / "documents.sqlite3")) as connection:
+            names = connection.execute(
+                "SELECT name FROM sqlite_master WHERE tbl_name = 'jobs' AND type = 'index' AND sql NOT NULL"
+            ).fetchall()
+        return {name.partition(".")[2] for (name,) in names}
+    with MongoClient(target.mongo_uri) as client:
+        return client.get_default_database()["jobs"].index_information().keys() - {"_id_"}
+
+
+def test_indexes_of_an_earlier_declaration_go_and_what_is_new_is_told(target):
+    wide = replace(JOBS, indexes=(*JOBS.indexes, ("rank", "kind"), ("rank",)))
+    with contextlib.closing(target.open()) as store:
+        store.put_new(wide, [{"_id": f"{n}", "kind": "k", "rank": n, "more": n} for n in range(30)])
+    assert {"index_rank__kind", "index_rank"} <= indexes(target)
+    now = replace(JOBS, fields={**JOBS.fields, "more": int}, indexes=(("more",), ("rank",)))
+    said: list[str] = []
+    with contextlib.closing(target.open()) as store:
+        store.reindex(now, said.append)
+        assert said == ["jobs: indexing 30 documents by more"]
+        assert {name for name in indexes(target) if name.startswith("index_")} >= {"index_more", "index_rank"}
+        assert not {"index_rank__kind", "index_kind__rank"} & indexes(target)
+        store.reindex(now, said.append)
+        assert len(said) == 1, "what is there is not built again"
+        assert [one["_id"] for one in store.find(now, {"more": 7})] == ["7"]
+
+
+def test_nothing_is_indexed_where_nothing_is_stored(target):
+    said: list[str] = []
+    with contextlib.closing(target.open()) as store:
+        store.reindex(JOBS, said.append)
+        assert said == [] and store.schema_version() is None
+
+
+def test_indexes_that_others_made_stay(mongo_database_uri, tmp_path):
+    with contextlib.closing(open_documents(tmp_path, mongo_database_uri)) as store:
+        store.put_new(JOBS, [{"_id": "a", "kind": "k", "rank": 1}])
+        with MongoClient(mongo_database_uri) as client:
+            client.get_default_database()["jobs"].create_index([("kind", 1), ("_id", 1)])
+        store.reindex(JOBS, print)
+    assert "kind_1__id_1" in indexes(Target(str(tmp_path), mongo_database_uri))
+
+
+@pytest.mark.parametrize("ids", [["from-0", "from-3"], ["from-0"], []])
+def test_ids_are_found_by_their_index_whatever_else_is_asked(store, ids):
+    store.put_new(JOBS, [{"_id": f"from-{n}", "kind": "k", "rank": n % 2} for n in range(4)])
+    found = store.find(JOBS, {"_id": {"in": ids}, "kind": "k", "rank": {"in": [0, 1]}})
+    assert [one["_id"] for one in found] == ids
+    assert store.count(JOBS, {"_id": {"in": ids}, "kind": "other"}) == 0

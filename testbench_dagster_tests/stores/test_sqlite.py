@@ -9,14 +9,19 @@ import stat
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import open_documents
-from testbench_dagster.stores.documents.sqlite_tables import schema_version
+from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.stores.documents.sqlite_tables import index_name, schema_version
+from testbench_dagster.stores.documents.values import serving_index, terms
 from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA
 from testbench_dagster_tests.stores.workers import JOBS, Target, start, write_forever
+
+NOON = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
 
 
 def test_created_folders_and_file_are_private(tmp_path):
@@ -147,3 +152,38 @@ class BegunMeanwhile:
 
 def test_a_file_that_another_process_begins_meanwhile_is_no_old_one(tmp_path):
     assert schema_version(BegunMeanwhile(tmp_path / "new.sqlite3")) == DOCUMENTS_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("where", "index"),
+    [
+        ({"supplier": "s", "finished_at": {"gt": NOON}}, ("supplier", "finished_at")),
+        (
+            {"supplier": {"in": ["s", "t"]}, "task": "t", "finished_at": {"gt": NOON}},
+            ("supplier", "task", "finished_at"),
+        ),
+        ({"service": "v", "finished_at": {"gte": NOON}}, ("service", "finished_at")),
+        ({"finished_at": {"lt": NOON}}, ("finished_at",)),
+        ({"prompt_id": {"in": ["p"]}, "service": "v"}, ("prompt_id", "supplier")),
+        ({"supplier": "s", "prompt_id": {"in": ["p"]}}, ("prompt_id", "supplier")),
+        ({"_id": {"in": ["a"]}, "supplier": "s", "finished_at": {"gt": NOON}}, ("_id",)),
+        ({"task": "t"}, None),
+        ({"supplier": {"in": []}}, None),
+        ({"supplier": {"in": ["s", None]}}, None),
+        ({"supplier": {"ne": "s"}}, None),
+        ({}, None),
+    ],
+)
+def test_which_index_serves_a_query_is_told_and_not_guessed(tmp_path, where, index):
+    """Without statistics, and on a table that holds next to nothing."""
+    assert serving_index(ATTEMPTS, terms(ATTEMPTS, where)) == index
+    with contextlib.closing(open_documents(tmp_path, None)) as store:
+        store.count(ATTEMPTS, where)
+        with store._connections.use() as connection:
+            found: list[str] = []
+            connection.set_trace_callback(found.append)
+            list(store.find(ATTEMPTS, where, sort=[("finished_at", -1)], limit=3))
+            connection.set_trace_callback(None)
+            plan = str(connection.execute(f"EXPLAIN QUERY PLAN {found[0]}").fetchall())
+    if index is not None:
+        assert f"SEARCH t USING INDEX {index_name(ATTEMPTS, index)} (" in plan

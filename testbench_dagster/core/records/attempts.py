@@ -30,6 +30,7 @@ from testbench_dagster.core.records.declaring import (
         ("finished_at",),
         ("session",),
     ),
+    shard_key=("supplier", "_id"),
 )
 class AttemptRecord(Record):
     """One attempt at a relay: declared fields, and the evidence for them."""

@@ -201,6 +201,7 @@ class Record(Part):
     collection: ClassVar[Collection]
     one_per: ClassVar[str]
     collection_kind: ClassVar[str]
+    shard_key: ClassVar[tuple[str, ...]]
 
 
 R = TypeVar("R", bound=Record)
@@ -221,8 +222,13 @@ def record(
     kind: str,
     indexes: tuple[tuple[str, ...], ...] = (),
     unique: tuple[tuple[str, ...], ...] = (),
+    shard_key: tuple[str, ...] = (),
 ) -> Callable[[type[R]], type[R]]:
-    """Make a class the record of a collection; ``indexes`` and ``unique`` list keys of queryable fields."""
+    """Make a class the record of a collection; ``indexes`` and ``unique`` list keys of queryable fields.
+
+    ``shard_key`` is what a sharded MongoDB spreads its documents by; without one they stay on one shard.
+    Documents with one id must agree in it, since a shard sees to the ids of its own documents alone.
+    """
 
     def decorate(cls: type[R]) -> type[R]:
         made = _made(cls, name)
@@ -236,7 +242,10 @@ def record(
                 declared[field.name] = field.scalar
         made.collection = Collection(name, declared, indexes, unique)
         made.collection.check_declared([n for listed in (*indexes, *unique) for n in listed])
-        made.one_per, made.collection_kind = one_per, kind
+        made.collection.check_declared(shard_key)
+        if any(not set(shard_key) <= {*key} for key in unique):
+            raise TypeError(f"{cls.__name__}: its unique keys must contain its shard key")
+        made.one_per, made.collection_kind, made.shard_key = one_per, kind, shard_key
         return made
 
     return decorate

@@ -105,6 +105,17 @@ def page() -> str:
     return "\n".join([_HEAD, *(line for record in RECORDS for line in _section(record))])
 
 
+def shard_commands(database: str) -> Iterator[str]:
+    """What a shell on a sharded MongoDB is told, so that a database's large collections are spread."""
+    yield f'sh.enableSharding("{database}")'
+    for record in RECORDS:
+        if record.shard_key:
+            key = ", ".join(f"{name}: 1" for name in record.shard_key)
+            name = record.collection.name
+            yield f'db.getSiblingDB("{database}").{name}.createIndex({{{key}}})'
+            yield f'sh.shardCollection("{database}.{name}", {{{key}}})'
+
+
 def _section(record: type[Record]) -> Iterator[str]:
     collection = record.collection
     yield f"## `{collection.name}`"
@@ -114,6 +125,9 @@ def _section(record: type[Record]) -> Iterator[str]:
         if keys:
             yield ""
             yield f"{title}: {', '.join('(' + ', '.join(f'`{name}`' for name in key) + ')' for key in keys)}."
+    if record.shard_key:
+        yield ""
+        yield f"Shard key: {', '.join(f'`{name}`' for name in record.shard_key)}."
     yield ""
     yield from _table(record)
     for part in _parts(record):

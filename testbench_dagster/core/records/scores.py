@@ -25,6 +25,7 @@ UNSCORABLE = "unscorable: "
     one_per="answer and filter",
     kind=FACT,
     indexes=(("answer_id",), ("supplier", "task", "answered_at"), ("answered_at",)),
+    shard_key=("supplier", "_id"),
 )
 class ScoreRecord(Record):
     """The metrics of one answer after one filter."""

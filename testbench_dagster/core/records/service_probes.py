@@ -28,6 +28,7 @@ from testbench_dagster.core.records.declaring import (
         ("workload", "finished_at"),
         ("finished_at",),
     ),
+    shard_key=("supplier", "_id"),
 )
 class ServiceProbeRecord(Record):
     """One attempt at a service probe: how fast an answer came that enters no score.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -103,6 +103,10 @@ class StoreAsOf:
         self._refuse()
 
     def fill(self, collection: Collection, field: str, value: Any) -> int:
+        """Refused."""
+        self._refuse()
+
+    def reindex(self, collection: Collection, say: Callable[[str], None]) -> None:
         """Refused."""
         self._refuse()
 

@@ -15,7 +15,7 @@ Times are timezone-aware UTC datetimes, kept to the millisecond by both stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from testbench_dagster.core.errors import StoreError, UndeclaredField
@@ -114,6 +114,14 @@ class DocumentStore(Protocol):
         """Set a declared field on every document in which it is null or missing; return how many.
 
         In parts, each kept when it is written: repeated after an interruption it goes on.
+        """
+        ...
+
+    def reindex(self, collection: Collection, say: Callable[[str], None]) -> None:
+        """Build the declared indexes that a collection lacks and drop those it was declared with before.
+
+        Each is told before it is built. One by one: repeated after an interruption it goes on. Nothing where
+        the collection is not stored yet.
         """
         ...
 

@@ -236,6 +236,29 @@ class MongoDocuments:
         with self._errors():
             return self._native(collection).update_many({field: None}, {"$set": prepared}).modified_count
 
+    def reindex(self, collection: Collection, say: Callable[[str], None]) -> None:
+        """Build the indexes that a collection lacks, and drop those it had before; see the contract.
+
+        Indexes that somebody else made, for shards say, stay.
+        """
+        with self._errors():
+            database = self._database()
+            native = database[collection.name]
+            documents = native.estimated_document_count()
+            if not documents:
+                return
+            _set_validator(database, collection)
+            present = native.index_information().keys()
+            models = _index_models(collection)
+            for model in models:
+                if model.document["name"] not in present:
+                    say(values.told_index(collection, list(model.document["key"]), documents))
+                    _build_indexes(native, [model])
+            declared = {model.document["name"] for model in models}
+            for name in present - declared:
+                if name.startswith(values.INDEX_NAMES):
+                    native.drop_index(name)
+
     def schema_version(self) -> int | None:
         """The schema version of what is stored; None where nothing is. Creates nothing."""
         with self._errors():
@@ -386,7 +409,7 @@ class MongoDocuments:
             if not self._admitted:
                 self._admit(database)
             _set_validator(database, collection)
-            _create_indexes(native, collection)
+            _build_indexes(native, _index_models(collection))
             self._ready[collection.name] = collection
         return native
 
@@ -517,8 +540,8 @@ def _beginnings(unique: Iterable[tuple[str, ...]], plain: Sequence[tuple[str, ..
     return [key for key in found if all(other[: len(key)] != key for other in plain)]
 
 
-def _create_indexes(native: Native[Document], collection: Collection) -> None:
-    """Create the declared indexes; those that exist are left alone.
+def _index_models(collection: Collection) -> list[IndexModel]:
+    """The declared indexes.
 
     A unique index covers the documents in which all its fields are set: nulls are no duplicates of each
     other, as in SQL. (``$gte`` the least value, rather than ``$exists``, keeps the index usable by queries.)
@@ -538,6 +561,11 @@ def _create_indexes(native: Native[Document], collection: Collection) -> None:
                 partialFilterExpression={name: {"$gte": _LEAST[kind]} for name, kind in kinds.items()},
             )
         )
+    return models
+
+
+def _build_indexes(native: Native[Document], models: Sequence[IndexModel]) -> None:
+    """Build indexes; those that exist are left alone."""
     if not models:
         return
     try:

@@ -32,10 +32,14 @@ from testbench_dagster.stores.documents.connections import (
 from testbench_dagster.stores.documents.contract import Collection, Document, Group, Where
 from testbench_dagster.stores.documents.sqlite_tables import (
     COLUMN_TYPES,
+    build_index,
     column_value,
+    extend,
     index_name,
     is_current,
     make_or_extend,
+    missing_indexes,
+    obsolete_indexes,
     row_of,
     schema_version,
     write_schema_version,
@@ -280,6 +284,25 @@ class SqliteDocuments:
                 return filled
             position = rows[-1][2]
             filled += len(rows)
+
+    def reindex(self, collection: Collection, say: Callable[[str], None]) -> None:
+        """Build the indexes that a table lacks, and drop those it had before; see the contract."""
+        documents = self.size(collection.name)
+        if not documents:
+            return
+        with self._connections.write() as connection:
+            extend(connection, collection)
+        with self._connections.use() as connection:
+            missing = missing_indexes(connection, collection)
+            obsolete = obsolete_indexes(connection, collection)
+        for key in missing:
+            say(values.told_index(collection, key, documents))
+            with self._connections.write() as connection:
+                build_index(connection, collection, key)
+        for name in obsolete:
+            with self._connections.write() as connection:
+                connection.execute(f'DROP INDEX IF EXISTS "{name}"')
+        self._analyze(collection.name)
 
     def schema_version(self) -> int | None:
         """The schema version of what is stored; None where nothing is. Creates and writes nothing."""

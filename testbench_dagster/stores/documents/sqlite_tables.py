@@ -70,12 +70,32 @@ def index_name(collection: Collection, key: tuple[str, ...]) -> str:
     return f"{collection.name}.{values.index_name(key, unique=key in collection.unique)}"
 
 
-def _indexes(collection: Collection) -> list[tuple[str, tuple[str, ...], bool]]:
-    """Name, fields and uniqueness of each index."""
-    return [
-        (index_name(collection, key), key, key in collection.unique)
-        for key in (*values.plain_indexes(collection), *collection.unique)
-    ]
+def missing_indexes(connection: sqlite3.Connection, collection: Collection) -> list[tuple[str, ...]]:
+    """The keys of declared indexes that are not there."""
+    declared = (*values.plain_indexes(collection), *collection.unique)
+    return [key for key in declared if not _exists(connection, "index", index_name(collection, key))]
+
+
+def obsolete_indexes(connection: sqlite3.Connection, collection: Collection) -> list[str]:
+    """Names of the indexes that were declared once and are not any more."""
+    declared = {
+        index_name(collection, key) for key in (*values.plain_indexes(collection), *collection.unique)
+    }
+    found = connection.execute(
+        "SELECT name FROM main.sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL",
+        (collection.name,),
+    )
+    return [name for (name,) in found if name.startswith(f"{collection.name}.") and name not in declared]
+
+
+def build_index(connection: sqlite3.Connection, collection: Collection, key: tuple[str, ...]) -> None:
+    """Build the index over these fields unless it is there; inside a write transaction."""
+    listed = ", ".join(f'"{name}"' for name in key)
+    unique = "UNIQUE " if key in collection.unique else ""
+    connection.execute(
+        f'CREATE {unique}INDEX IF NOT EXISTS "{index_name(collection, key)}" '
+        f'ON "{collection.name}" ({listed})'
+    )
 
 
 def is_current(connection: sqlite3.Connection, collection: Collection) -> bool:
@@ -83,13 +103,21 @@ def is_current(connection: sqlite3.Connection, collection: Collection) -> bool:
     if not (_exists(connection, "table", "_declared") and _exists(connection, "table", collection.name)):
         return False
     wanted = {name: kind.__name__ for name, kind in collection.fields.items()}
-    return _declared(connection, collection) == wanted and all(
-        _exists(connection, "index", name) for name, _, _ in _indexes(collection)
-    )
+    return _declared(connection, collection) == wanted and not missing_indexes(connection, collection)
 
 
 def make_or_extend(connection: sqlite3.Connection, collection: Collection) -> None:
     """Create the table or add what the declaration has gained; inside a write transaction, idempotent.
+
+    Raises :class:`StoreError` when a field's type changed: its column could not hold both.
+    """
+    extend(connection, collection)
+    for key in missing_indexes(connection, collection):
+        build_index(connection, collection, key)
+
+
+def extend(connection: sqlite3.Connection, collection: Collection) -> None:
+    """Create the table or add the columns that the declaration has gained, as :func:`make_or_extend` does.
 
     Raises :class:`StoreError` when a field's type changed: its column could not hold both.
     """
@@ -126,12 +154,6 @@ def make_or_extend(connection: sqlite3.Connection, collection: Collection) -> No
         'INSERT INTO "_declared" VALUES (?, ?, ?)',
         [(collection.name, name, kind.__name__) for name, kind in collection.fields.items()],
     )
-    for index, key, unique in _indexes(collection):
-        listed = ", ".join(f'"{name}"' for name in key)
-        connection.execute(
-            f'CREATE {"UNIQUE " if unique else ""}INDEX IF NOT EXISTS "{index}" '
-            f'ON "{collection.name}" ({listed})'
-        )
 
 
 def _fill_columns(

@@ -93,9 +93,18 @@ def _is_exact(term: Term) -> bool:
     return bool(term.operand) and None not in term.operand
 
 
+#: How the names of declared indexes begin.
+INDEX_NAMES = ("index_", "unique_")
+
+
 def index_name(key: Sequence[str], *, unique: bool) -> str:
     """Name of the index over these fields; the same declaration always gives the same name."""
     return ("unique_" if unique else "index_") + "__".join(key)
+
+
+def told_index(collection: Collection, key: Sequence[str], documents: int) -> str:
+    """That an index is being built, and over how much."""
+    return f"{collection.name}: indexing {counted(documents, 'document')} by {', '.join(key)}"
 
 
 def field_type(collection: Collection, name: str) -> type:

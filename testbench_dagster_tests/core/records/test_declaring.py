@@ -33,7 +33,7 @@ from testbench_dagster.core.records.declaring import (
     stored_changes,
     view,
 )
-from testbench_dagster.core.records.every import RECORDS, page
+from testbench_dagster.core.records.every import RECORDS, page, shard_commands
 from testbench_dagster.stores.documents import collections, typed
 from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 
@@ -300,3 +300,22 @@ def test_every_field_of_an_attempt_says_what_it_means() -> None:
         "_id",
         *AttemptRecord.collection.fields,
     }
+
+
+def test_the_commands_for_shards_are_those_of_the_classes() -> None:
+    told = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = told.partition("### Sharded MongoDB")[2].partition("\n## ")[0]
+    block = section.partition("```text\n")[2].partition("```")[0]
+    assert block.splitlines() == list(shard_commands("testbench"))
+    assert {of.collection.name for of in RECORDS if of.shard_key} == {"attempts", "scores", "service_probes"}
+
+
+def test_a_unique_key_without_the_shard_key_is_refused() -> None:
+    with pytest.raises(TypeError, match="must contain its shard key"):
+
+        @record("carts", one_per="cart", kind=FACT, unique=(("owner",),), shard_key=("owner", "_id"))
+        class Cart(Record):
+            """A cart."""
+
+            id: str = key("its id")
+            owner: str = queryable("whose it is")

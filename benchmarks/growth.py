@@ -1,6 +1,6 @@
 """What the stages read of ten times the history with the window as full: as much, within 10 % (the target).
 
-    python benchmarks/growth.py [--suppliers 40] [--tasks 10] [--weeks 10] [--times 1 3 10] [--sqlite | --mongo]
+    python benchmarks/growth.py [--suppliers 40] [--tasks 10] [--weeks 10] [--times 1 3 10] [--mongo]
     python benchmarks/growth.py --attempts 300000 1000000 3000000 --mongo
 
 Every supplier answers 25 docs of each task a week; the window is 32 days. Rows examined are what MongoDB's

@@ -17,6 +17,7 @@ from testbench_dagster.core.records.scores import UNSCORABLE, ScoreRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import scorer_version
+from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.sample.data import task_data
 from testbench_dagster.stages.score.answered import AnsweredDoc
 from testbench_dagster.stages.score.scorer import SECONDS_PER_CALL, Scorer
@@ -80,7 +81,12 @@ def score_answers(
     if scorer.open and not scorer.service.gone and scorer.hangs is None:
         fresh = [docs[i] for i, score in scores.items() if score.error is None]
         trial = Trial(
-            workspace.documents, registration, fresh, lambda made: _once(workspace, spec, registration, made)
+            workspace.documents,
+            registration,
+            fresh,
+            lambda made: _once(workspace, spec, registration, made),
+            [supplier.key for supplier in known_suppliers(workspace)],
+            datetime.now(UTC) - spec.max_age(workspace.config.settings.sampling.max_age_days),
         )
         for i, error in sorted(scorer.open.items()):
             verdict = trial.verdict(docs[i], answers[i].doc_id, error)

@@ -16,11 +16,14 @@ from testbench_dagster.core.records.scores import UNSCORABLE, ScoredAttempts, Sc
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.stages.score.answered import AnsweredDoc
-from testbench_dagster.stores.documents import DocumentStore, document_id, typed
+from testbench_dagster.stores.documents import DocumentStore, Where, document_id, typed
 
 #: Is appended to the scorer's version in the record of an answer that it could not digest while it was well:
 #: no score, so that the answer is tried again.
 _UNDECIDED = "/undecided"
+
+_TOGETHER = 50  # suppliers whose answers are looked for with one query
+_FEW = 50  # answers of them, where any will do
 
 #: Scores answered docs now, of those that the scorer digests.
 Rescore = Callable[[Sequence[AnsweredDoc]], Mapping[int, DocScore]]
@@ -80,10 +83,16 @@ class Trial:
         registration: Registration,
         fresh: Sequence[AnsweredDoc],
         rescore: Rescore,
+        suppliers: Sequence[str],
+        since: datetime,
     ) -> None:
-        """``fresh``: what was scored just now, and is not stored yet."""
+        """``fresh``: what was scored just now, and is not stored yet.
+
+        ``suppliers`` are the keys of those whose answers since an instant are looked through.
+        """
         self._documents, self._registration = documents, registration
         self._fresh, self._rescore = fresh, rescore
+        self._suppliers, self._since = suppliers, since
         self._well: bool | None = None
 
     def verdict(self, doc: AnsweredDoc, doc_id: int, error: str) -> tuple[DocScore, bool] | None:
@@ -111,9 +120,17 @@ class Trial:
             "task_hash": self._registration.task_hash,
             "scorer_version": scorer_version(self._registration),
             "filter": self._registration.flags.filters[0],
+            "answered_at": {"gt": self._since},
             **({} if doc_id is None else {"doc_id": doc_id}),
         }
-        for score in typed.find(self._documents, ScoredAttempts, where):
+        for start in range(0, len(self._suppliers), _TOGETHER):
+            some = {"in": list(self._suppliers[start : start + _TOGETHER])}
+            yield from self._of({**where, "supplier": some}, None if doc_id is not None else _FEW)
+
+    def _of(self, where: Where, most: int | None) -> Iterator[AnsweredDoc]:
+        """Answers with such a score, ``most`` of the newest if told."""
+        newest = [("answered_at", -1)]
+        for score in typed.find(self._documents, ScoredAttempts, where, sort=newest, limit=most):
             if score.error is not None:
                 continue
             attempts = typed.by_id(

@@ -20,7 +20,7 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (3, "f0d49d7e77d9065ead055705b68fa75818dd3fde0b1080df17dcdfa2fdede956"),
     "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
-    "SCORER": (2, "afd5d24fd0a4b9d24de9c485484edb33c722f5353268d26addb892d3fd887d7b"),
+    "SCORER": (2, "50ae692798fe458e181177f77074d7c03e160618855009a907a5cd3403c707f6"),
     "WINDOWS": (8, "1c3b666bdf86bc178a0d5caf54bd4270b8764f568763a783ae4fb94605381f61"),
     "PLANS": (9, "34eaf3df4f35ddadfda2d5530b03fcade8e908028184245ba1ae0382c6772c7c"),
     "CODE": (1, "468dd7aed81dfa66079b56cc8716046515bebaa2de3aaa680f3c7b90270fa7de"),

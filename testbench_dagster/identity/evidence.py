@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,8 +68,9 @@ class Evidence:
         prompts: dict[str, int] = {}
         families: dict[str, int] = {}
         answer_prefixes: dict[str, int] = {}
-        rows: list[tuple[int, int, float, int, int]] = []
         family_of: list[int] = []
+        # a column each: of tens of millions of answers a list of rows would take gigabytes
+        by, to, at, rounds, began = array("i"), array("i"), array("d"), array("q"), array("i")
         for answer in answers:
             came = moment(f"at of an answer by {answer.supplier}", answer.at)
             supplier = names.setdefault(answer.supplier, len(names))
@@ -79,39 +81,37 @@ class Evidence:
             if prompt == len(family_of):
                 family_of.append(families.setdefault(answer.family, len(families)))
             number = answer_prefixes.setdefault(answer.answer_prefix, len(answer_prefixes))
-            rows.append((supplier, prompt, came.timestamp(), answer.round, number))
+            by.append(supplier)
+            to.append(prompt)
+            at.append(came.timestamp())
+            rounds.append(answer.round)
+            began.append(number)
 
         # all numbers below follow names and texts in their order, so that equal answers give equal evidence
         ordered, wanted, texts = sorted(names), sorted(prompts), tuple(sorted(answer_prefixes))
-        table = np.array(rows, dtype=float).reshape(-1, 5)
-        s = _ranks(names, ordered)[table[:, 0].astype(int)]
-        t = _ranks(prompts, wanted)[table[:, 1].astype(int)]
+        s = _ranks(names, ordered)[np.asarray(by)]
+        t = _ranks(prompts, wanted)[np.asarray(to)]
+        answer_prefix = _ranks(answer_prefixes, texts)[np.asarray(began)]
+        when, round_ = np.asarray(at), np.asarray(rounds)
         family = np.zeros(len(wanted), dtype=int)
         family[_ranks(prompts, wanted)] = family_of
-        table[:, 4] = _ranks(answer_prefixes, texts)[table[:, 4].astype(int)]
         key_of = _numbered([kernel(text, settings.prefix_chars) or "" for text in texts])
         template_of = _numbered([text[: settings.template_chars] for text in texts])
 
         # by supplier and prompt, then time: neighbours are repeats, the last of each run is the newest
-        order = np.lexsort((table[:, 4], table[:, 3], table[:, 2], t, s))
-        s, t, table = s[order], t[order], table[order]
-        answer_prefix = table[:, 4].astype(np.int32)
+        order = np.lexsort((answer_prefix, round_, when, t, s))
+        s, t, when, round_, answer_prefix = (of[order] for of in (s, t, when, round_, answer_prefix))
+        del order, by, to, at, rounds, began
         key = key_of[answer_prefix]
         same = (s[1:] == s[:-1]) & (t[1:] == t[:-1])
-        again = same & (table[1:, 3] != table[:-1, 3])
+        again = same & (round_[1:] != round_[:-1])
         repeats = np.bincount(s[1:][again], minlength=len(ordered))
         repeated = np.bincount(s[1:][again & (key[1:] == key[:-1])], minlength=len(ordered))
 
         newest = np.append(~same, True)[: len(s)]
-        s, t, key, answer_prefix, at_ = (
-            s[newest],
-            t[newest],
-            key[newest],
-            answer_prefix[newest],
-            table[newest, 2],
-        )
+        s, t, key, answer_prefix, when = (of[newest] for of in (s, t, key, answer_prefix, when))
         width = max(int(key_of.max(initial=0)) + 1, 1)
-        first_of_prompt, cell = np.unique(t * width + key, return_inverse=True)
+        first_of_prompt, cell = np.unique(t * np.int64(width) + key, return_inverse=True)
         offsets = np.searchsorted(first_of_prompt, np.arange(len(wanted)) * width)
         common = _commonness(s, family[t], key, template_of[answer_prefix], settings.template_share)
 
@@ -122,16 +122,19 @@ class Evidence:
             filled[s, t] = values
             return filled
 
-        cell = cell.reshape(-1)
+        cell = cell.reshape(-1).astype(np.int32)
+        local = (cell - offsets[t]).astype(np.int32)
+        # as short as they fit: what all pairs are compared by
+        short = np.int16 if int(local.max(initial=0)) <= np.iinfo(np.int16).max else np.int32
         return cls(
             settings=settings,
             suppliers=tuple(ordered),
             prompts=tuple(wanted),
             cells=matrix(cell, NONE, np.int32),
-            local=matrix(cell - offsets[t], NONE, np.int16),
+            local=matrix(local, NONE, short),
             answer_prefix=matrix(answer_prefix, NONE, np.int32),
             texts=texts,
-            at=matrix(at_, np.nan, np.float64),
+            at=matrix(when, np.nan, np.float64),
             common=matrix(common, 0.0, np.float64),
             repeats=repeats,
             repeated=repeated,
@@ -144,7 +147,7 @@ def _ranks(numbers: Mapping[str, int], ordered: Sequence[str]) -> np.ndarray:
     """Place in ``ordered`` of what was numbered in order of appearance."""
     import numpy as np
 
-    ranks = np.empty(len(ordered), dtype=np.int64)
+    ranks = np.empty(len(ordered), dtype=np.int32)
     for rank, name in enumerate(ordered):
         ranks[numbers[name]] = rank
     return ranks
@@ -155,7 +158,7 @@ def _numbered(texts: list[str]) -> np.ndarray:
     import numpy as np
 
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int32)
 
 
 def _commonness(
@@ -172,12 +175,12 @@ def _commonness(
 
     share = np.zeros(len(s))
     _, place, answers = np.unique(
-        s * (int(family.max(initial=0)) + 1) + family, return_inverse=True, return_counts=True
+        s * np.int64(int(family.max(initial=0)) + 1) + family, return_inverse=True, return_counts=True
     )
     place = place.reshape(-1)
     for values, floor in ((key, 0.0), (template, least)):
         width = int(values.max(initial=0)) + 1
-        _, kind, uses = np.unique(place * width + values, return_inverse=True, return_counts=True)
+        _, kind, uses = np.unique(place * np.int64(width) + values, return_inverse=True, return_counts=True)
         used = uses[kind.reshape(-1)]
         alike = (used > 1) & (used >= floor * answers[place])
         mass = np.bincount(place, weights=alike, minlength=len(answers)) / np.maximum(answers, 1)

@@ -90,25 +90,6 @@ def worded(relation: Relation, common: int, agree: int, *, together: bool, apart
     return f"{seen}: neither that they are alike nor that they differ is certain yet"
 
 
-def agreements(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Common prompts and agreements of all pairs of rows of two matrices of answer prefixes (-1: none).
-
-    Two arrays (rows x columns), of 16 bits: up to 65,535 prompts.
-    """
-    import numpy as np
-
-    common = np.empty((len(rows), len(columns)), dtype=np.uint16)
-    agree = np.empty_like(common)
-    present = (columns != NONE).astype(np.float32)
-    ours = np.where(rows == NONE, NONE - 1, rows)  # so that two that lack an answer do not look alike
-    for start in range(0, len(rows), 256):
-        block = (rows[start : start + 256] != NONE).astype(np.float32)
-        common[start : start + 256] = block @ present.T
-    for number, row in enumerate(ours):
-        agree[number] = np.count_nonzero(columns == row, axis=1)
-    return common, agree
-
-
 def majorities(cells: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray:
     """The answer prefix that more than half of each group's answers to a prompt share; -1 where none does.
 
@@ -201,6 +182,28 @@ def lean(common: np.ndarray, agree: np.ndarray, settings: IdentitySettings) -> n
     agreed = agree.astype(np.float64)
     leaning: np.ndarray = agreed * np.log(q / q0) + (common - agreed) * np.log((1 - q) / (1 - q0))
     return leaning
+
+
+def agreements_from(
+    prompts: int, least: float, settings: IdentitySettings, *, above: bool = False
+) -> np.ndarray:
+    """By common prompts, 0 to ``prompts``, the fewest agreements whose lean is ``least`` nats, or ``above`` it.
+
+    One more than all where not even all are enough. A table, since of many pairs the lean takes longer than
+    the counts.
+    """
+    import numpy as np
+
+    common = np.arange(prompts + 1)
+    q, q0 = settings.lean_agreement, settings.null_floor
+    agreed, differed = np.log(q / q0), np.log((1 - q) / (1 - q0))
+    guess = np.floor((least - common * differed) / (agreed - differed)).astype(np.int64)
+    fewest: np.ndarray = common.astype(np.int64) + 1
+    for agree in (guess + 2, guess + 1, guess, guess - 1):  # rounding: the lean itself decides
+        leaning = lean(common, agree, settings)
+        enough = (agree >= 0) & (agree <= common) & ((leaning > least) if above else (leaning >= least))
+        fewest[enough] = agree[enough]
+    return fewest
 
 
 def log_split(

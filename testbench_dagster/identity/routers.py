@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from testbench_dagster.core.wording import counted
+from testbench_dagster.identity.counts import agreements
 from testbench_dagster.identity.evidence import NONE, Evidence
 from testbench_dagster.identity.groups import Grouping
 from testbench_dagster.identity.kernel import Answer, kernel
-from testbench_dagster.identity.pairs import Collisions, agreements, majorities
+from testbench_dagster.identity.pairs import Collisions, majorities
 from testbench_dagster.identity.settings import IdentityError
 from testbench_dagster.statistics.evalues import gain_of_agreement, log_mean_exp
 from testbench_dagster.statistics.intervals import wilson

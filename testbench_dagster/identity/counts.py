@@ -1,7 +1,7 @@
 """Common prompts of pairs of suppliers, and on how many of them they answered alike.
 
-All pairs of a few suppliers are counted once and kept. Of many they would take memory that grows with the square
-of their number: then pairs are counted when somebody asks, in blocks. What is found is the same.
+All pairs of a few suppliers are counted once and kept. Of many they would take memory that grows with the
+square of their number: then pairs are counted when somebody asks, in blocks. What is found is the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Block(NamedTuple):
 
 
 class Cells:
-    """A matrix of answers, rows x prompts of small numbers, laid out so that its rows are compared quickly."""
+    """A matrix of answers, rows x prompts of small numbers, laid out so that rows are compared quickly."""
 
     def __init__(self, cells: np.ndarray) -> None:
         import numpy as np
@@ -47,7 +47,7 @@ class Cells:
         self._complete = bool((cells != NONE).all())
 
     def counts(self, rows: np.ndarray, other: Cells, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Common prompts of some rows with some of another matrix, and agreements: rows x columns, 16 bits."""
+        """Common prompts of some rows with some of another matrix, and agreements, as a block has them."""
         import numpy as np
 
         if self._complete and other._complete:
@@ -134,8 +134,8 @@ class Counts:
     def blocks(self, members: np.ndarray | None = None) -> Iterator[Block]:
         """All pairs of some suppliers, of all by default: each once at least, in blocks along the diagonal.
 
-        A block's columns begin where its rows do, so pairs whose row is not before their column are to be left
-        out.
+        A block's columns begin where its rows do, so pairs whose row is not before their column are to be
+        left out.
         """
         import numpy as np
 

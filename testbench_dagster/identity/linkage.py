@@ -79,9 +79,10 @@ class Linkage:
 
         self._tables, self._content = tables, content
         evidence = tables.evidence
-        s, t = np.nonzero(evidence.cells != NONE)
         self._prompt_of = np.zeros(int(evidence.cells.max(initial=0)) + 1, dtype=np.int64)
-        self._prompt_of[evidence.cells[s, t]] = t
+        for t in range(evidence.cells.shape[1]):
+            cells = evidence.cells[:, t]
+            self._prompt_of[cells[cells != NONE]] = t
         self._of = list(range(len(evidence.suppliers)))
         #: Those of several members.
         self._clusters: dict[int, Cluster] = {}
@@ -149,7 +150,7 @@ class Linkage:
             self._join(int(rows[0]), row)
 
     def _remaining(self, rows: np.ndarray, apart: np.ndarray, against: np.ndarray) -> np.ndarray:
-        """Which of some suppliers stay together, by place, when those at odds with others leave one by one."""
+        """Which suppliers stay together, by place, when those at odds with others leave one by one."""
         import numpy as np
 
         tables, places = self._tables, np.arange(len(rows))

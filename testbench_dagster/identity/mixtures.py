@@ -79,9 +79,8 @@ def find_suspects(
         # by pair of these groups: on how many prompts they differ, and answered like the first, the second
         apart = (others[:, None] != NONE) & (others[None] != NONE) & (others[:, None] != others[None])
         prompts, like = apart.sum(axis=2), (apart & hits[:, None]).sum(axis=2)
-        explained = (like + like.T >= settings.mixture_explained * prompts) & (
-            prompts >= settings.least_common
-        )
+        explained = like + like.T >= settings.mixture_explained * prompts
+        explained &= prompts >= settings.least_common
         best: tuple[float, Suspect] | None = None
         for a in range(len(mixed)):
             for b in np.flatnonzero(explained[a, a + 1 :]) + a + 1:

@@ -22,9 +22,9 @@ _AT_ONCE = 1_000_000
 class Nearest:
     """By supplier the other group whose majority it agrees with most; -1 where none has enough in common.
 
-    ``common`` and ``agree`` count the prompts of both and the agreements; ``own_common`` the prompts in common
-    with its own group. ``alike`` are, of suppliers that stand alone, the groups with most equal answers, the
-    most first: up to twelve.
+    ``common`` and ``agree`` count the prompts of both and the agreements; ``own_common`` the prompts in
+    common with its own group. ``alike`` are, of suppliers that stand alone, the groups with most equal
+    answers, the most first: up to twelve.
     """
 
     group: np.ndarray
@@ -51,7 +51,7 @@ class Nearest:
             common, agree = rows.counts(chosen, profiles, every)
             here, own = np.arange(len(chosen)), labels[chosen]
             own_common[chosen] = common[here, own]
-            # nearest by the lower bound's cheap cousin: half an agreement in two more prompts is added to each
+            # by the lower bound's cheap cousin: half an agreement in two more prompts is added to each
             score = np.where(common >= least, (agree + 0.5) / (common + 2.0), -1.0)
             score[here, own] = -1.0
             best = score.argmax(axis=1)

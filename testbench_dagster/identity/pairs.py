@@ -27,6 +27,9 @@ from testbench_dagster.statistics.intervals import wilson
 if TYPE_CHECKING:
     import numpy as np
 
+#: Answers whose majorities are looked for at a time.
+_AT_ONCE = 1_000_000
+
 Relation = Literal["same stack", "same lineage", "different", "too little evidence"]
 
 
@@ -99,16 +102,18 @@ def majorities(cells: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray
 
     prompts = cells.shape[1]
     profile: np.ndarray = np.full((groups, prompts), NONE, dtype=cells.dtype)
-    s, t = np.nonzero(cells != NONE)
-    if not len(s):
-        return profile
-    place = labels[s].astype(np.int64) * prompts + t
-    width = int(cells.max()) + 1
-    votes, count = np.unique(place * width + cells[s, t], return_counts=True)
-    voters = np.bincount(place, minlength=groups * prompts)
-    at, cell = votes // width, votes % width
-    won = 2 * count > voters[at]
-    profile.reshape(-1)[at[won]] = cell[won]
+    width = int(cells.max(initial=0)) + 1
+    some = max(1, _AT_ONCE // max(1, len(cells)))
+    for start in range(0, prompts, some):
+        part = cells[:, start : start + some]
+        s, t = np.nonzero(part != NONE)
+        place = labels[s].astype(np.int64) * part.shape[1] + t
+        votes, count = np.unique(place * width + part[s, t], return_counts=True)
+        voters = np.bincount(place, minlength=groups * part.shape[1])
+        at, cell = votes // width, votes % width
+        won = 2 * count > voters[at]
+        group, prompt = np.divmod(at[won], part.shape[1])
+        profile[group, start + prompt] = cell[won]
     return profile
 
 
@@ -187,10 +192,10 @@ def lean(common: np.ndarray, agree: np.ndarray, settings: IdentitySettings) -> n
 def agreements_from(
     prompts: int, least: float, settings: IdentitySettings, *, above: bool = False
 ) -> np.ndarray:
-    """By common prompts, 0 to ``prompts``, the fewest agreements whose lean is ``least`` nats, or ``above`` it.
+    """By common prompts the fewest agreements that lean by ``least`` nats, or ``above`` it.
 
-    One more than all where not even all are enough. A table, since of many pairs the lean takes longer than
-    the counts.
+    Of 0 to ``prompts`` common prompts; one more than all where not even all are enough. A table, since of
+    many pairs the lean takes longer than the counts.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
 """What is known of all pairs of suppliers: which could be one model, which are told apart.
 
-Memory grows with the number of suppliers, not with its square: of most pairs nothing is kept, and what is asked
-of them is counted anew (:mod:`.counts`).
+Memory grows with the number of suppliers, not with its square: of most pairs nothing is kept, and what is
+asked of them is counted anew (:mod:`.counts`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class PairTables:
     """What is known of all pairs of the suppliers of some evidence.
 
     ``before``: members of the last groups, by name. ``apart``: pairs that are kept apart for another reason.
-    ``first``, ``second`` and ``merge``: pairs that lean to one model, and their e-values (nats); ``left_out``:
-    whether there are more than are kept.
+    ``first``, ``second`` and ``merge``: pairs that lean to one model, and their e-values (nats);
+    ``left_out``: whether there are more than are kept.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class PairTables:
         return False
 
     def apart_within(self, rows: np.ndarray) -> np.ndarray:
-        """The pairs of some rows that something speaks against: places of both (pairs x 2), each pair once."""
+        """The pairs of some rows that something speaks against, each once: places of both (pairs x 2)."""
         import numpy as np
 
         found, start = [np.zeros((0, 2), dtype=np.int64)], 0
@@ -165,7 +165,8 @@ class PairTables:
         """A number for each pair, whichever comes first."""
         import numpy as np
 
-        return np.minimum(i, j).astype(np.int64) * len(self.evidence.suppliers) + np.maximum(i, j)
+        key: np.ndarray = np.minimum(i, j).astype(np.int64) * len(self.evidence.suppliers) + np.maximum(i, j)
+        return key
 
     def _merge(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         import numpy as np

@@ -8,6 +8,7 @@ Belongs here: how alike answers are, groups, proxies and change detection, as fu
 reading answers, and recording or acting on what is found.
 """
 
+from testbench_dagster.identity.answers import AnswerTable
 from testbench_dagster.identity.cached import Cached, find_cached
 from testbench_dagster.identity.changes import Change, find_changes
 from testbench_dagster.identity.content import Content, GradedAnswer
@@ -27,6 +28,7 @@ from testbench_dagster.identity.splits import Divergence, find_divergence
 
 __all__ = [
     "Answer",
+    "AnswerTable",
     "Assignment",
     "Cached",
     "Call",

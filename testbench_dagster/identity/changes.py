@@ -28,12 +28,16 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from testbench_dagster.core.wording import counted
-from testbench_dagster.identity.kernel import Answer, kernel, moment
+from testbench_dagster.identity.answers import AnswerTable
+from testbench_dagster.identity.kernel import Answer, kernel
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
 from testbench_dagster.statistics.change import DropDetector
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: The stream of answer prefixes; the ids of stored changes follow from its name.
 OF_PREFIXES = "openings"
@@ -43,6 +47,12 @@ _SHORT = ""
 _TIE = 0.7
 #: Evidence (nats) from which a supplier's own repeats decide whether it changed: five that agree, say.
 _DECIDED = math.log(20)
+#: Comparisons of answers to one prompt from which arrays are quicker than a loop.
+_MANY = 2_000
+#: Comparisons that are made at a time.
+_AT_ONCE = 1_000_000
+_MICROSECOND = timedelta(microseconds=1)
+_NEVER = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +110,10 @@ def find_changes(
     in two groups.
     """
     settings = settings or IdentitySettings()
-    eras = _eras(answers, settings, cut_at or {})
+    table = AnswerTable.of(answers).since(cut_at or {})
     found: dict[str, Change] = {}
-    for supplier in sorted(eras):
-        run = _replay(supplier, "repeat", _repeats(eras[supplier], settings), settings)
+    for supplier in sorted(table.suppliers):
+        run = _replay(supplier, "repeat", _repeats(_era(table, supplier, settings), settings), settings)
         if run.change:
             found[supplier] = run.change
     seen: set[str] = set()
@@ -112,7 +122,9 @@ def find_changes(
         if twice := seen.intersection(members):
             raise IdentityError(f"supplier {min(twice)!r} is in two groups; name each in one")
         seen.update(members)
-        for change in _group_changes([m for m in members if m in eras], eras, found, settings):
+        every = {member: _era(table, member, settings) for member in members}
+        eras = {member: era for member, era in every.items() if era}
+        for change in _group_changes(list(eras), eras, found, settings):
             known = found.get(change.supplier)
             # a repeat decides what others leave open, even when it comes later
             sure = change.certain and change.confirmed
@@ -121,20 +133,12 @@ def find_changes(
     return sorted(found.values(), key=lambda c: (c.detected_at, c.supplier))
 
 
-def _eras(
-    answers: Iterable[Answer], settings: IdentitySettings, cut_at: Mapping[str, datetime]
-) -> dict[str, list[tuple[Answer, str]]]:
-    """Answers since the cut with what is compared of them, by supplier, in order of time."""
-    cuts = {s: moment(f"cut_at of {s}", c) for s, c in cut_at.items()}
-    eras: dict[str, list[tuple[Answer, str]]] = defaultdict(list)
-    for answer in answers:
-        at = moment(f"at of an answer by {answer.supplier}", answer.at)
-        if answer.supplier not in cuts or at > cuts[answer.supplier]:
-            text = kernel(answer.answer_prefix, settings.prefix_chars) or _SHORT
-            eras[answer.supplier].append((answer, text))
-    for era in eras.values():
-        era.sort(key=lambda entry: (entry[0].at, entry[0].prompt, entry[0].round))
-    return eras
+def _era(table: AnswerTable, supplier: str, settings: IdentitySettings) -> list[tuple[Answer, str]]:
+    """A supplier's answers with what is compared of them, in order of time."""
+    return [
+        (answer, kernel(answer.answer_prefix, settings.prefix_chars) or _SHORT)
+        for answer in table.of_supplier(supplier)
+    ]
 
 
 def _repeats(era: Sequence[tuple[Answer, str]], settings: IdentitySettings) -> list[_Seen]:
@@ -328,6 +332,9 @@ def _against_others(
                 if 2 * (count - (usual == text)) > len(entries) - 1:
                     yield member, at, usual, text, max(at, latest[usual])
         return
+    if len(entries) * len(theirs) > _MANY:
+        yield from _against_many_others(theirs, near)
+        return
     for member, at, text in entries:
         votes = [
             nearest
@@ -337,6 +344,69 @@ def _against_others(
         usual, count = Counter(prefix for _, prefix in votes).most_common(1)[0] if votes else (_SHORT, 0)
         if 2 * count > len(votes):
             yield member, at, usual, text, max(at, *(t for t, prefix in votes if prefix == usual))
+
+
+def _against_many_others(
+    theirs: Mapping[str, Sequence[tuple[datetime, str]]], near: timedelta
+) -> Iterator[tuple[str, datetime, str, str, datetime]]:
+    """The same of many members that answered more than once, in arrays: members x answers of each."""
+    import numpy as np
+
+    members = list(theirs)
+    entries = [(place, at, text) for place, member in enumerate(members) for at, text in theirs[member]]
+    texts = {text: number for number, text in enumerate(dict.fromkeys(text for _, _, text in entries))}
+    names = list(texts)
+    begin = min(at for _, at, _ in entries)
+    most = max(len(given) for given in theirs.values())
+    times = np.full((len(members), most), _NEVER)
+    said = np.full((len(members), most), -1)
+    for place, member in enumerate(members):
+        given = theirs[member]
+        times[place, : len(given)] = [(at - begin) // _MICROSECOND for at, _ in given]
+        said[place, : len(given)] = [texts[text] for _, text in given]
+    own = np.array([place for place, _, _ in entries])
+    asked = np.array([(at - begin) // _MICROSECOND for _, at, _ in entries])
+    first = int(np.bincount(said[said >= 0]).argmax())
+    some = max(1, _AT_ONCE // times.size)
+    for start in range(0, len(entries), some):
+        part = slice(start, start + some)
+        votes, known = _votes(times, said, own[part], asked[part], near // _MICROSECOND)
+        count = (votes >= 0).sum(axis=1)
+        usual = np.full(len(votes), first)
+        other = 2 * (votes == first).sum(axis=1) <= count
+        # what most say is in the middle of all that is said, in any order of texts
+        ordered = np.sort(np.where(votes[other] < 0, len(texts), votes[other]), axis=1)
+        usual[other] = ordered[np.arange(len(ordered)), count[other] // 2]
+        alike = votes == usual[:, None]
+        most_say = 2 * alike.sum(axis=1) > count
+        latest = np.where(alike, known, -1).max(axis=1)
+        for row in np.flatnonzero(most_say).tolist():
+            place, at, text = entries[start + row]
+            heard = begin + int(latest[row]) * _MICROSECOND
+            yield members[place], at, names[usual[row]], text, max(at, heard)
+
+
+def _votes(
+    times: np.ndarray, said: np.ndarray, own: np.ndarray, asked: np.ndarray, widest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each member said nearest to some instants, -1 where nothing near or its ``own``, and when.
+
+    ``times`` and ``said`` are members x answers of each, in order of time; both outcomes instants x members.
+    """
+    import numpy as np
+
+    members = np.arange(len(times))
+    now = asked[:, None]
+    # of each member the last answer before, the first of this instant, or the first after it
+    before = (times[None] < now[:, :, None]).sum(axis=2)
+    until = (times[None] <= now[:, :, None]).sum(axis=2)
+    left, right = np.maximum(before - 1, 0), np.minimum(before, times.shape[1] - 1)
+    to_left = np.where(before > 0, now - times[members, left], _NEVER)
+    to_right = np.where(before < times.shape[1], times[members, right] - now, _NEVER)
+    nearest = np.where((until > before) | (to_right < to_left), right, left)
+    votes = np.where(np.minimum(to_left, to_right) <= widest, said[members, nearest], -1)
+    votes[np.arange(len(own)), own] = -1
+    return votes, times[members, nearest]
 
 
 def _nearest(

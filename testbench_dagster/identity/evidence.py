@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from testbench_dagster.identity.answers import AnswerTable
 from testbench_dagster.identity.kernel import Answer, kernel, moment
 from testbench_dagster.identity.settings import IdentitySettings
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 #: No informative answer.
 NONE = -1
+#: Answers that are put into the matrix at a time.
+_AT_ONCE = 500_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,91 +66,99 @@ class Evidence:
 
         settings = settings or IdentitySettings()
         cuts = {s: moment(f"cut_at of {s}", c) for s, c in (cut_at or {}).items()}
-        names: dict[str, int] = {name: number for number, name in enumerate(dict.fromkeys(suppliers))}
-        prompts: dict[str, int] = {}
-        families: dict[str, int] = {}
-        answer_prefixes: dict[str, int] = {}
-        rows: list[tuple[int, int, float, int, int]] = []
-        family_of: list[int] = []
-        for answer in answers:
-            came = moment(f"at of an answer by {answer.supplier}", answer.at)
-            supplier = names.setdefault(answer.supplier, len(names))
-            cut = cuts.get(answer.supplier)
-            if (cut is not None and came <= cut) or len(answer.answer_prefix) < settings.prefix_chars:
-                continue
-            prompt = prompts.setdefault(answer.prompt, len(prompts))
-            if prompt == len(family_of):
-                family_of.append(families.setdefault(answer.family, len(families)))
-            number = answer_prefixes.setdefault(answer.answer_prefix, len(answer_prefixes))
-            rows.append((supplier, prompt, came.timestamp(), answer.round, number))
+        table = AnswerTable.of(answers)
+        after = table.since(cuts)
+        told = np.array([len(text) for text in table.prefixes], dtype=np.int64) >= settings.prefix_chars
+        used = told[after.began]
 
         # all numbers below follow names and texts in their order, so that equal answers give equal evidence
-        ordered, wanted, texts = sorted(names), sorted(prompts), tuple(sorted(answer_prefixes))
-        table = np.array(rows, dtype=float).reshape(-1, 5)
-        s = _ranks(names, ordered)[table[:, 0].astype(int)]
-        t = _ranks(prompts, wanted)[table[:, 1].astype(int)]
-        family = np.zeros(len(wanted), dtype=int)
-        family[_ranks(prompts, wanted)] = family_of
-        table[:, 4] = _ranks(answer_prefixes, texts)[table[:, 4].astype(int)]
+        seen = {table.suppliers[number] for number in np.unique(table.by).tolist()}
+        ordered = sorted(seen.union(suppliers))
+        index = {name: number for number, name in enumerate(ordered)}
+        wanted, prompt_places = _ranked(table.prompts, np.unique(after.to[used]))
+        texts, prefix_places = _ranked(table.prefixes, np.unique(after.began[used]))
+        family = np.array([table.family_of[number] for number in _numbers(prompt_places)], dtype=np.int32)
         key_of = _numbered([kernel(text, settings.prefix_chars) or "" for text in texts])
         template_of = _numbered([text[: settings.template_chars] for text in texts])
 
-        # by supplier and prompt, then time: neighbours are repeats, the last of each run is the newest
-        order = np.lexsort((table[:, 4], table[:, 3], table[:, 2], t, s))
-        s, t, table = s[order], t[order], table[order]
-        answer_prefix = table[:, 4].astype(np.int32)
-        key = key_of[answer_prefix]
-        same = (s[1:] == s[:-1]) & (t[1:] == t[:-1])
-        again = same & (table[1:, 3] != table[:-1, 3])
-        repeats = np.bincount(s[1:][again], minlength=len(ordered))
-        repeated = np.bincount(s[1:][again & (key[1:] == key[:-1])], minlength=len(ordered))
-
-        newest = np.append(~same, True)[: len(s)]
-        s, t, key, answer_prefix, at_ = (
-            s[newest],
-            t[newest],
-            key[newest],
-            answer_prefix[newest],
-            table[newest, 2],
-        )
-        width = max(int(key_of.max(initial=0)) + 1, 1)
-        first_of_prompt, cell = np.unique(t * width + key, return_inverse=True)
-        offsets = np.searchsorted(first_of_prompt, np.arange(len(wanted)) * width)
-        common = _commonness(s, family[t], key, template_of[answer_prefix], settings.template_share)
-
         shape = (len(ordered), len(wanted))
+        keys, answer_prefixes = (np.full(shape, NONE, dtype=np.int32) for _ in range(2))
+        at, common = np.full(shape, np.nan), np.zeros(shape)
+        repeats, repeated = (np.zeros(len(ordered), dtype=np.int64) for _ in range(2))
+        place_of = np.array([index.get(name, NONE) for name in table.suppliers], dtype=np.int32)
+        for rows in after.by_suppliers(_AT_ONCE):
+            rows = rows[used[rows]]
+            s, t = place_of[after.by[rows]], prompt_places[after.to[rows]]
+            when, round_, prefix = after.at[rows], after.rounds[rows], prefix_places[after.began[rows]]
 
-        def matrix(values: np.ndarray, empty: float, kind: type) -> np.ndarray:
-            filled: np.ndarray = np.full(shape, empty, dtype=kind)
-            filled[s, t] = values
-            return filled
+            # by supplier and prompt, then time: neighbours are repeats, the last of each run is the newest
+            order = np.lexsort((prefix, round_, when, t, s))
+            s, t, when, round_, prefix = (of[order] for of in (s, t, when, round_, prefix))
+            key = key_of[prefix]
+            same = (s[1:] == s[:-1]) & (t[1:] == t[:-1])
+            again = same & (round_[1:] != round_[:-1])
+            repeats += np.bincount(s[1:][again], minlength=len(ordered))
+            repeated += np.bincount(s[1:][again & (key[1:] == key[:-1])], minlength=len(ordered))
 
-        cell = cell.reshape(-1)
+            newest = np.append(~same, True)[: len(s)]
+            s, t, key, prefix, when = (of[newest] for of in (s, t, key, prefix, when))
+            keys[s, t], answer_prefixes[s, t], at[s, t] = key, prefix, when / 1e6
+            common[s, t] = _commonness(s, family[t], key, template_of[prefix], settings.template_share)
+
+        cells, local = _by_prompt(keys)
         return cls(
             settings=settings,
             suppliers=tuple(ordered),
             prompts=tuple(wanted),
-            cells=matrix(cell, NONE, np.int32),
-            local=matrix(cell - offsets[t], NONE, np.int16),
-            answer_prefix=matrix(answer_prefix, NONE, np.int32),
-            texts=texts,
-            at=matrix(at_, np.nan, np.float64),
-            common=matrix(common, 0.0, np.float64),
+            cells=cells,
+            local=local,
+            answer_prefix=answer_prefixes,
+            texts=tuple(texts),
+            at=at,
+            common=common,
             repeats=repeats,
             repeated=repeated,
             cut_at=cuts,
-            index={name: number for number, name in enumerate(ordered)},
+            index=index,
         )
 
 
-def _ranks(numbers: Mapping[str, int], ordered: Sequence[str]) -> np.ndarray:
-    """Place in ``ordered`` of what was numbered in order of appearance."""
+def _by_prompt(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys (suppliers x prompts) numbered within each prompt from 0, and so that no two prompts share one.
+
+    The array of keys is the first of both afterwards.
+    """
     import numpy as np
 
-    ranks = np.empty(len(ordered), dtype=np.int64)
-    for rank, name in enumerate(ordered):
-        ranks[numbers[name]] = rank
-    return ranks
+    local = np.full(keys.shape, NONE, dtype=np.int32)
+    offset = most = 0
+    for t in range(keys.shape[1]):
+        there = np.flatnonzero(keys[:, t] != NONE)
+        found, number = np.unique(keys[there, t], return_inverse=True)
+        local[there, t] = number.reshape(-1)
+        keys[there, t] = number.reshape(-1) + offset
+        offset += len(found)
+        most = max(most, len(found))
+    # as short as they fit: all pairs are compared by these
+    return keys, local.astype(np.int16) if most <= np.iinfo(np.int16).max else local
+
+
+def _numbers(places: np.ndarray) -> list[int]:
+    """What stands at each place, given the place of each, or -1."""
+    import numpy as np
+
+    there = np.flatnonzero(places != NONE)
+    return [int(number) for number in there[np.argsort(places[there])]]
+
+
+def _ranked(names: Sequence[str], used: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """The names of some numbers, in order, and by number its place among them; -1 for others."""
+    import numpy as np
+
+    ordered = sorted(used.tolist(), key=lambda number: names[number])
+    places = np.full(len(names), NONE, dtype=np.int32)
+    places[ordered] = np.arange(len(ordered), dtype=np.int32)
+    return [names[number] for number in ordered], places
 
 
 def _numbered(texts: list[str]) -> np.ndarray:
@@ -155,7 +166,7 @@ def _numbered(texts: list[str]) -> np.ndarray:
     import numpy as np
 
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64)
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int32)
 
 
 def _commonness(
@@ -172,12 +183,12 @@ def _commonness(
 
     share = np.zeros(len(s))
     _, place, answers = np.unique(
-        s * (int(family.max(initial=0)) + 1) + family, return_inverse=True, return_counts=True
+        s * np.int64(int(family.max(initial=0)) + 1) + family, return_inverse=True, return_counts=True
     )
     place = place.reshape(-1)
     for values, floor in ((key, 0.0), (template, least)):
         width = int(values.max(initial=0)) + 1
-        _, kind, uses = np.unique(place * width + values, return_inverse=True, return_counts=True)
+        _, kind, uses = np.unique(place * np.int64(width) + values, return_inverse=True, return_counts=True)
         used = uses[kind.reshape(-1)]
         alike = (used > 1) & (used >= floor * answers[place])
         mass = np.bincount(place, weights=alike, minlength=len(answers)) / np.maximum(answers, 1)

@@ -18,7 +18,6 @@ supplier runs.
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -26,14 +25,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from testbench_dagster.core.wording import counted
-from testbench_dagster.identity import pairs
 from testbench_dagster.identity.content import Content
 from testbench_dagster.identity.evidence import NONE, Evidence
 from testbench_dagster.identity.kernel import moment
+from testbench_dagster.identity.linkage import Linkage
 from testbench_dagster.identity.mixtures import Suspect, find_suspects
-from testbench_dagster.identity.pairs import PairFinding
+from testbench_dagster.identity.nearest import Nearest
+from testbench_dagster.identity.pairs import PairFinding, majorities
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
-from testbench_dagster.identity.tables import PairTables
+from testbench_dagster.identity.tables import MANY, PairTables
 from testbench_dagster.statistics.intervals import wilson
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def find_groups(
     moment("now", now)
     before = _valid(evidence, previous)
     tables = PairTables(evidence, [members for _, members in sorted(_by_group(before).items())], apart)
-    clusters = _Linkage(tables, content).clusters()
+    clusters = Linkage(tables, content).clusters()
     groups = _named(evidence, clusters, before, now)
 
     import numpy as np
@@ -155,9 +155,10 @@ def find_groups(
     for number, group in enumerate(groups):
         for member in group.members:
             labels[evidence.index[member]] = number
-    majority = pairs.majorities(evidence.cells, labels, len(groups))
-    suspects = find_suspects(evidence, majority, labels, tuple(g.id for g in groups))
-    profiles = _profiles(tables, groups, labels, majority, {s.supplier for s in suspects})
+    majority = majorities(evidence.cells, labels, len(groups))
+    nearest = Nearest.of(evidence, labels, len(groups))
+    suspects = find_suspects(evidence, majority, labels, tuple(g.id for g in groups), nearest)
+    profiles = _profiles(tables, groups, labels, nearest, {s.supplier for s in suspects})
     contested = tuple(
         (evidence.suppliers[i], evidence.suppliers[j])
         for i, j, e in zip(tables.first, tables.second, tables.merge, strict=True)
@@ -182,118 +183,6 @@ def _by_group(assignments: Mapping[str, Assignment]) -> dict[str, list[str]]:
     for assignment in assignments.values():
         members[assignment.group].append(assignment.supplier)
     return members
-
-
-class _Linkage:
-    """Agglomeration: clusters by number, their members and pooled answer prefixes."""
-
-    def __init__(self, tables: PairTables, content: Content | None) -> None:
-        import numpy as np
-
-        self.tables = tables
-        self.content = content
-        size = len(tables.evidence.suppliers)
-        self.of = list(range(size))
-        self.members: dict[int, np.ndarray] = {i: np.array([i]) for i in range(size)}
-        self._pooled: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
-        self._refused: set[tuple[int, int, int, int]] = set()
-        for group in tables.before:
-            self._keep(group)
-
-    def clusters(self) -> list[list[int]]:
-        """Join what may be joined; members in ascending order, clusters by their first."""
-        tables = self.tables
-        queue = [
-            (-e, int(i), int(j))
-            for e, i, j in zip(tables.merge.tolist(), tables.first, tables.second, strict=True)
-            if e > 0
-        ]
-        heapq.heapify(queue)
-        ordered = [heapq.heappop(queue)[1:] for _ in range(len(queue))]
-        joined = True
-        while joined:
-            # evidence of grown clusters may reach what their parts did not
-            joined = False
-            for i, j in ordered:
-                a, b = self.of[i], self.of[j]
-                if a != b and self._may_join(a, b):
-                    self._join(a, b)
-                    joined = True
-        return sorted(sorted(members.tolist()) for members in self.members.values())
-
-    def _keep(self, group: list[int]) -> None:
-        """Start with a group of the last time, less the members that something speaks against."""
-        import numpy as np
-
-        tables, rows = self.tables, np.array(group)
-        rows = rows[~tables.selves.noisy[rows]]
-        while len(rows) > 1:
-            cross = np.ix_(rows, rows)
-            apart = tables.split[cross] | tables.opposed(tables.common[cross], tables.agree[cross])
-            np.fill_diagonal(apart, False)
-            against = apart.sum(axis=1)
-            if not against.any():
-                break
-            # the one at odds with most; among equals the one that leans least to the rest, then the last
-            leaning = tables.lean(rows[:, None], rows[None, :]).sum(axis=1)
-            worst = max(range(len(rows)), key=lambda k: (against[k], -leaning[k], k))
-            rows = np.delete(rows, worst)
-        for row in rows[1:]:
-            self._join(int(rows[0]), int(row))
-
-    def _join(self, a: int, b: int) -> None:
-        import numpy as np
-
-        into, gone = min(a, b), max(a, b)
-        moved = self.members.pop(gone)
-        for row in moved.tolist():
-            self.of[row] = into
-        self.members[into] = np.concatenate([self.members[into], moved])
-        self._pooled.pop(gone, None)
-        self._pooled.pop(into, None)
-
-    def _may_join(self, a: int, b: int) -> bool:
-        ours, theirs = self.members[a], self.members[b]
-        attempt = (a, len(ours), b, len(theirs)) if a < b else (b, len(theirs), a, len(ours))
-        if attempt in self._refused:
-            return False
-        may = (
-            not self.tables.against(ours, theirs)
-            and self._evidence(a, b) >= self.tables.threshold
-            and (self.content is None or self.content.alike(self._names(ours), self._names(theirs)))
-        )
-        if not may:
-            self._refused.add(attempt)
-        return may
-
-    def _names(self, rows: np.ndarray) -> list[str]:
-        return [self.tables.evidence.suppliers[row] for row in rows.tolist()]
-
-    def _evidence(self, a: int, b: int) -> float:
-        """Merge e-value (nats) between the majorities of two clusters."""
-        import numpy as np
-
-        (ours, our_habits, one), (theirs, their_habits, two) = self._majority(a), self._majority(b)
-        tables = self.tables
-
-        def shares(p: np.ndarray, t: np.ndarray, cells: np.ndarray) -> np.ndarray:
-            return tables.collisions.shares(cells, t, np.full(len(t), one), np.full(len(t), two))
-
-        habits = np.maximum(our_habits, their_habits)[None, :]
-        return float(pairs.log_merge(ours[None, :], theirs[None, :], habits, shares, tables.settings)[0])
-
-    def _majority(self, cluster: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """A cluster's answer prefixes, how common each is among its members' own, and its component."""
-        import numpy as np
-
-        if cluster not in self._pooled:
-            evidence, rows = self.tables.evidence, self.members[cluster]
-            cells = evidence.cells[rows]
-            profile = pairs.majorities(cells, np.zeros(len(rows), dtype=np.int64), 1)[0]
-            habits = np.where(cells == profile, evidence.common[rows], 0.0).max(axis=0)
-            component = Counter(self.tables.component[rows].tolist()).most_common(1)[0][0]
-            self._pooled[cluster] = (profile, habits, component)
-        return self._pooled[cluster]
 
 
 def _named(
@@ -331,12 +220,12 @@ def _alone(tables: PairTables, i: int, answers: np.ndarray) -> str:
     others = np.flatnonzero((answers > 0) & (np.arange(len(answers)) != i))
     if not len(others):
         return f"{counted(answered, 'prompt')} answered; nobody else to compare with"
-    unclear = others[~tables.told_apart(i, others, quickly=True)]
+    unclear = others[~tables.told_apart(i, others)]
     if not len(unclear):
         return f"answers like nobody else on {counted(answered, 'prompt')}"
     apart = f"{len(others) - len(unclear)} of {counted(len(others), 'other')}"
     told = f"told apart from {apart} on {counted(answered, 'prompt')}"
-    common, agree = tables.common[i, unclear].astype(int), tables.agree[i, unclear].astype(int)
+    common, agree = (n[0].astype(int) for n in tables.counts.cross(np.array([i]), unclear))
     best = int(((agree + 0.5) / (common + 2.0)).argmax())
     if not common[best]:
         return f"{told}; with the rest it has no prompts in common yet"
@@ -347,29 +236,29 @@ def _alone(tables: PairTables, i: int, answers: np.ndarray) -> str:
     )
 
 
+def _alone_among_many(nearest: str | None, common: int, agree: int, answered: int) -> str:
+    """The same where to look at everybody else would take too long: it says which group is nearest."""
+    told = f"alike with no group beyond doubt, on {counted(answered, 'prompt')}"
+    if nearest is None:
+        return f"{told}; with too few prompts in common with any to say which is nearest"
+    return f"{told}; nearest is {nearest}, which begins {agree} of {counted(common, 'common prompt')} alike"
+
+
 def _profiles(
     tables: PairTables,
     groups: tuple[Group, ...],
     labels: np.ndarray,
-    majority: np.ndarray,
+    nearest: Nearest,
     suspects: set[str],
 ) -> dict[str, Profile]:
-    import numpy as np
-
     evidence, selves = tables.evidence, tables.selves
-    common, agree = pairs.agreements(evidence.cells, majority)
-    own = np.arange(len(labels)), labels
-    least = evidence.settings.least_common
     answered = (evidence.cells != NONE).sum(axis=1)
-    # nearest by the lower bound's cheap cousin: half an agreement in two more prompts is added to each
-    score = np.where(common >= least, (agree + 0.5) / (common + 2.0), -1.0)
-    score[own] = -1.0
     profiles = {}
     for i, name in enumerate(evidence.suppliers):
         group = groups[labels[i]]
-        nearest = int(score[i].argmax())
-        known = bool(score[i, nearest] >= 0)
-        n, k = (int(common[i, nearest]), int(agree[i, nearest])) if known else (0, 0)
+        near = int(nearest.group[i])
+        known = near != NONE
+        n, k = (int(nearest.common[i]), int(nearest.agree[i])) if known else (0, 0)
         low, high = wilson(k, n) if n else (None, None)
         others = len(group.members) - 1
         if name in suspects:
@@ -380,10 +269,12 @@ def _profiles(
                 "asked again: too noisy to say whom it answers like"
             )
         elif others:
-            n_own = int(common[i, labels[i]])
+            n_own = int(nearest.own_common[i])
             reason = f"answers like {counted(others, 'other')} on {counted(n_own, 'common prompt')}"
         elif not answered[i]:
             reason = "no informative answers yet"
+        elif len(evidence.suppliers) > MANY:
+            reason = _alone_among_many(groups[near].id if known else None, n, k, int(answered[i]))
         else:
             reason = _alone(tables, i, answered)
         profiles[name] = Profile(
@@ -394,7 +285,7 @@ def _profiles(
             self_low=float(selves.low[i]),
             self_high=float(selves.high[i]),
             repeats=int(evidence.repeats[i]),
-            nearest=groups[nearest].id if known else None,
+            nearest=groups[near].id if known else None,
             nearest_agreement=k / n if n else None,
             nearest_low=low,
             nearest_high=high,

@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Literal
 
 from testbench_dagster.core.wording import counted
 from testbench_dagster.identity.evidence import NONE, Evidence
+from testbench_dagster.identity.nearest import Nearest
 from testbench_dagster.statistics.evalues import log_e_at_most
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.statistics.multiplicity import family_wise_threshold
 
 if TYPE_CHECKING:
     import numpy as np
-
-#: Groups, by answers in common with a supplier, whose pairs are looked at.
-_NEAREST = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +49,12 @@ class Suspect:
 
 
 def find_suspects(
-    evidence: Evidence, majority: np.ndarray, labels: np.ndarray, names: tuple[str, ...]
+    evidence: Evidence, majority: np.ndarray, labels: np.ndarray, names: tuple[str, ...], nearest: Nearest
 ) -> tuple[Suspect, ...]:
     """Suspects among the suppliers that stand alone, by name.
 
-    ``majority[g]`` holds the answer prefixes of group g, ``labels[s]`` the group of supplier s.
+    ``majority[g]`` holds the answer prefixes of group g, ``labels[s]`` the group of supplier s. Of each the
+    pairs of the groups are looked at that have most of its answers.
     """
     import numpy as np
 
@@ -71,19 +70,22 @@ def find_suspects(
         asked = np.flatnonzero(row != NONE)
         if len(asked) < settings.least_common:
             continue
-        others = majority[:, asked]
+        mixed = nearest.alike[int(s)]
+        mixed = mixed[mixed != labels[s]]
+        others = majority[np.ix_(mixed, asked)]
         hits = others == row[asked]
-        hits[labels[s]] = False
-        counts = hits.sum(axis=1)
-        order = np.lexsort((np.arange(groups), -counts))[:_NEAREST]
-        near = [int(g) for g in order if counts[g] >= settings.mixture_share * len(asked) / 2]
+        enough = hits.sum(axis=1) >= settings.mixture_share * len(asked) / 2
+        mixed, others, hits = mixed[enough], others[enough], hits[enough]
+        # by pair of these groups: on how many prompts they differ, and answered like the first, the second
+        apart = (others[:, None] != NONE) & (others[None] != NONE) & (others[:, None] != others[None])
+        prompts, like = apart.sum(axis=2), (apart & hits[:, None]).sum(axis=2)
+        explained = like + like.T >= settings.mixture_explained * prompts
+        explained &= prompts >= settings.least_common
         best: tuple[float, Suspect] | None = None
-        for place, a in enumerate(near):
-            for b in near[place + 1 :]:
-                differ = (others[a] != NONE) & (others[b] != NONE) & (others[a] != others[b])
-                n, ka, kb = int(differ.sum()), int(hits[a][differ].sum()), int(hits[b][differ].sum())
-                if n < settings.least_common or ka + kb < settings.mixture_explained * n:
-                    continue
+        for a in range(len(mixed)):
+            for b in np.flatnonzero(explained[a, a + 1 :]) + a + 1:
+                differ, n = apart[a, b], int(prompts[a, b])
+                ka, kb = int(like[a, b]), int(like[b, a])
                 e = float(log_e_at_most(ka + kb, n - ka - kb, settings.null_floor, settings.merge_shares))
                 explained_low = wilson(ka + kb, n, 0.9)[0]
                 lows = wilson(ka, n, corrected)[0], wilson(kb, n, corrected)[0]
@@ -100,14 +102,14 @@ def find_suspects(
                 )
                 suspect = Suspect(
                     supplier=evidence.suppliers[s],
-                    groups=(names[a], names[b]),
+                    groups=(names[mixed[a]], names[mixed[b]]),
                     shares=(ka / n, kb / n),
                     shares_low=lows,
                     explained=(ka + kb) / n,
                     explained_low=explained_low,
                     prompts=n,
                     kind=kind,
-                    wording=_wording(names[a], names[b], ka / n, kb / n, n, kind),
+                    wording=_wording(names[mixed[a]], names[mixed[b]], ka / n, kb / n, n, kind),
                     log_e=e,
                     threshold=threshold,
                     since=datetime.fromtimestamp(float(times[differ].min()), UTC),

@@ -27,6 +27,9 @@ from testbench_dagster.statistics.intervals import wilson
 if TYPE_CHECKING:
     import numpy as np
 
+#: Answers whose majorities are looked for at a time.
+_AT_ONCE = 1_000_000
+
 Relation = Literal["same stack", "same lineage", "different", "too little evidence"]
 
 
@@ -90,25 +93,6 @@ def worded(relation: Relation, common: int, agree: int, *, together: bool, apart
     return f"{seen}: neither that they are alike nor that they differ is certain yet"
 
 
-def agreements(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Common prompts and agreements of all pairs of rows of two matrices of answer prefixes (-1: none).
-
-    Two arrays (rows x columns), of 16 bits: up to 65,535 prompts.
-    """
-    import numpy as np
-
-    common = np.empty((len(rows), len(columns)), dtype=np.uint16)
-    agree = np.empty_like(common)
-    present = (columns != NONE).astype(np.float32)
-    ours = np.where(rows == NONE, NONE - 1, rows)  # so that two that lack an answer do not look alike
-    for start in range(0, len(rows), 256):
-        block = (rows[start : start + 256] != NONE).astype(np.float32)
-        common[start : start + 256] = block @ present.T
-    for number, row in enumerate(ours):
-        agree[number] = np.count_nonzero(columns == row, axis=1)
-    return common, agree
-
-
 def majorities(cells: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray:
     """The answer prefix that more than half of each group's answers to a prompt share; -1 where none does.
 
@@ -118,16 +102,18 @@ def majorities(cells: np.ndarray, labels: np.ndarray, groups: int) -> np.ndarray
 
     prompts = cells.shape[1]
     profile: np.ndarray = np.full((groups, prompts), NONE, dtype=cells.dtype)
-    s, t = np.nonzero(cells != NONE)
-    if not len(s):
-        return profile
-    place = labels[s].astype(np.int64) * prompts + t
-    width = int(cells.max()) + 1
-    votes, count = np.unique(place * width + cells[s, t], return_counts=True)
-    voters = np.bincount(place, minlength=groups * prompts)
-    at, cell = votes // width, votes % width
-    won = 2 * count > voters[at]
-    profile.reshape(-1)[at[won]] = cell[won]
+    width = int(cells.max(initial=0)) + 1
+    some = max(1, _AT_ONCE // max(1, len(cells)))
+    for start in range(0, prompts, some):
+        part = cells[:, start : start + some]
+        s, t = np.nonzero(part != NONE)
+        place = labels[s].astype(np.int64) * part.shape[1] + t
+        votes, count = np.unique(place * width + part[s, t], return_counts=True)
+        voters = np.bincount(place, minlength=groups * part.shape[1])
+        at, cell = votes // width, votes % width
+        won = 2 * count > voters[at]
+        group, prompt = np.divmod(at[won], part.shape[1])
+        profile[group, start + prompt] = cell[won]
     return profile
 
 
@@ -201,6 +187,28 @@ def lean(common: np.ndarray, agree: np.ndarray, settings: IdentitySettings) -> n
     agreed = agree.astype(np.float64)
     leaning: np.ndarray = agreed * np.log(q / q0) + (common - agreed) * np.log((1 - q) / (1 - q0))
     return leaning
+
+
+def agreements_from(
+    prompts: int, least: float, settings: IdentitySettings, *, above: bool = False
+) -> np.ndarray:
+    """By common prompts the fewest agreements that lean by ``least`` nats, or ``above`` it.
+
+    Of 0 to ``prompts`` common prompts; one more than all where not even all are enough. A table, since of
+    many pairs the lean takes longer than the counts.
+    """
+    import numpy as np
+
+    common = np.arange(prompts + 1)
+    q, q0 = settings.lean_agreement, settings.null_floor
+    agreed, differed = np.log(q / q0), np.log((1 - q) / (1 - q0))
+    guess = np.floor((least - common * differed) / (agreed - differed)).astype(np.int64)
+    fewest: np.ndarray = common.astype(np.int64) + 1
+    for agree in (guess + 2, guess + 1, guess, guess - 1):  # rounding: the lean itself decides
+        leaning = lean(common, agree, settings)
+        enough = (agree >= 0) & (agree <= common) & ((leaning > least) if above else (leaning >= least))
+        fewest[enough] = agree[enough]
+    return fewest
 
 
 def log_split(

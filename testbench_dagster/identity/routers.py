@@ -21,10 +21,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from testbench_dagster.core.wording import counted
+from testbench_dagster.identity.answers import AnswerTable
+from testbench_dagster.identity.counts import agreements
 from testbench_dagster.identity.evidence import NONE, Evidence
 from testbench_dagster.identity.groups import Grouping
 from testbench_dagster.identity.kernel import Answer, kernel
-from testbench_dagster.identity.pairs import Collisions, agreements, majorities
+from testbench_dagster.identity.pairs import Collisions, majorities
 from testbench_dagster.identity.settings import IdentityError
 from testbench_dagster.statistics.evalues import gain_of_agreement, log_mean_exp
 from testbench_dagster.statistics.intervals import wilson
@@ -104,19 +106,17 @@ def find_routers(
     labels = np.array([place[name] for name in evidence.suppliers], dtype=np.int64)
     majority = majorities(evidence.cells, labels, len(groups))
     collisions = Collisions(majority, evidence.settings)
-    common, agree = agreements(majority, majority)
-    with np.errstate(invalid="ignore"):
-        kin = (common >= evidence.settings.least_common) & (agree >= settings.kin * common)
-    history = _histories(evidence, answers)
+    kin: dict[int, np.ndarray] = {}
+    histories = _Histories(evidence, AnswerTable.of(answers))
     sizes = np.bincount(labels, minlength=len(groups))
     looks = len(labels) + int((sizes[labels] == 1).sum())  # who stands alone has two baselines
     threshold = family_wise_threshold(looks * (len(groups) - 1), settings.alpha)
     found = []
     for s in range(len(evidence.suppliers)):
-        own = int(labels[s])
+        own, history = int(labels[s]), histories.of(s)
         best: Router | None = None
         for baseline, base in _baselines(evidence, labels, majority, sizes, s, settings):
-            cells, first = _departures(history[s], base)
+            cells, first = _departures(history, base)
             # of what it was asked again, its own answer that most others do not give is the departure
             differ = (cells != NONE) & (base >= 0)
             rows = np.flatnonzero(differ)
@@ -126,6 +126,8 @@ def find_routers(
             matches[own] = False
             if baseline is not None:
                 matches[baseline] = False
+                if baseline not in kin:
+                    kin[baseline] = _kin(majority, baseline, evidence, settings)
                 matches[kin[baseline]] = False
             else:
                 matches[_alike(evidence, majority, s) >= settings.itself] = False
@@ -152,39 +154,53 @@ def find_routers(
                     continue
                 best = _router(
                     evidence, groups[int(x)].id, None if baseline is None else groups[baseline].id, s,
-                    history[s], base, majority[x], n, k, log_e, threshold, first[t],
+                    history, base, majority[x], n, k, log_e, threshold, first[t],
                 )  # fmt: skip
         if best is not None:
             found.append(best)
     return sorted(found, key=lambda router: router.supplier)
 
 
-def _histories(evidence: Evidence, answers: Iterable[Answer]) -> list[dict[int, list[tuple[float, int]]]]:
-    """Of each supplier by prompt: when it answered, and what, numbered as in the evidence."""
-    chars = evidence.settings.prefix_chars
-    number: dict[tuple[int, str], int] = {}
-    prompts = {prompt: t for t, prompt in enumerate(evidence.prompts)}
-    import numpy as np
+def _kin(majority: np.ndarray, group: int, evidence: Evidence, settings: RouterSettings) -> np.ndarray:
+    """Which groups answer almost as one does."""
+    common, agree = agreements(majority[group : group + 1], majority)
+    kin: np.ndarray = (common[0] >= evidence.settings.least_common) & (agree[0] >= settings.kin * common[0])
+    return kin
 
-    for s, t in zip(*np.nonzero(evidence.cells != NONE), strict=True):
-        text = evidence.texts[int(evidence.answer_prefix[s, t])]
-        number[int(t), kernel(text, chars) or ""] = int(evidence.cells[s, t])
-    found: list[dict[int, list[tuple[float, int]]]] = [{} for _ in evidence.suppliers]
-    fresh = int(evidence.cells.max(initial=0)) + 1
-    for answer in answers:
-        key, prompt = kernel(answer.answer_prefix, chars), prompts.get(answer.prompt)
-        row = evidence.index.get(answer.supplier)
-        if key is None or prompt is None or row is None:
-            continue
-        cut = evidence.cut_at.get(answer.supplier)
-        if cut is not None and answer.at <= cut:
-            continue
-        cell = number.setdefault((prompt, key), fresh + len(number))  # said by nobody lately
-        found[row].setdefault(prompt, []).append((answer.at.timestamp(), cell))
-    for of in found:
-        for said in of.values():
+
+class _Histories:
+    """Of each supplier by prompt: when it answered, and what, numbered as in the evidence."""
+
+    def __init__(self, evidence: Evidence, answers: AnswerTable) -> None:
+        import numpy as np
+
+        self._evidence, self._answers = evidence, answers.since(evidence.cut_at)
+        self._prompts = {prompt: t for t, prompt in enumerate(evidence.prompts)}
+        cells, first = np.unique(evidence.cells, return_index=True)
+        self._number: dict[tuple[int, str], int] = {}
+        for cell, place in zip(cells.tolist(), first.tolist(), strict=True):
+            if cell != NONE:
+                s, t = divmod(place, len(evidence.prompts))
+                text = evidence.texts[int(evidence.answer_prefix[s, t])]
+                self._number[t, self._key(text) or ""] = cell
+        self._fresh = int(evidence.cells.max(initial=0)) + 1
+
+    def _key(self, text: str) -> str | None:
+        return kernel(text, self._evidence.settings.prefix_chars)
+
+    def of(self, s: int) -> dict[int, list[tuple[float, int]]]:
+        """Those of a supplier, by its row."""
+        found: dict[int, list[tuple[float, int]]] = {}
+        for answer in self._answers.of_supplier(self._evidence.suppliers[s]):
+            key, prompt = self._key(answer.answer_prefix), self._prompts.get(answer.prompt)
+            if key is None or prompt is None:
+                continue
+            # said by nobody lately
+            cell = self._number.setdefault((prompt, key), self._fresh + len(self._number))
+            found.setdefault(prompt, []).append((answer.at.timestamp(), cell))
+        for said in found.values():
             said.sort()
-    return found
+        return found
 
 
 def _baselines(

@@ -12,13 +12,21 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def e_bh_threshold(log_e: Any, alpha: float) -> float:
+def e_bh_least(alpha: float) -> float:
+    """Log e-value (nats) below which :func:`e_bh_threshold` rejects nothing, however many tests there are."""
+    _check_alpha(alpha)
+    return math.log(1 / alpha)
+
+
+def e_bh_threshold(log_e: Any, alpha: float, tests: int | None = None) -> float:
     """Smallest log e-value of m that is rejected at a false discovery rate of ``alpha`` (e-BH).
 
     Whatever the hypotheses' dependence: sorted from the largest, the first k are rejected for the largest k
     with e_k >= m / (k alpha). Takes natural logarithms of e-values of any shape; infinity where none is
     rejected. Compared in double precision: a threshold that was rounded to fewer digits lies above some of
-    the very values that it was taken from. Raises ValueError unless 0 < alpha < 1 and no value is nan.
+    the very values that it was taken from. ``tests``: how many there were, where those below
+    :func:`e_bh_least`, which decide nothing, are not among ``log_e``. Raises ValueError unless 0 < alpha < 1,
+    no value is nan and there are no more values than tests.
     """
     import numpy as np
 
@@ -26,11 +34,13 @@ def e_bh_threshold(log_e: Any, alpha: float) -> float:
     logs = np.asarray(log_e, dtype=np.float64)
     if np.isnan(logs).any():
         raise ValueError("log_e must hold numbers, got nan")
-    m = logs.size
-    if not m:
+    m = logs.size if tests is None else tests
+    if logs.size > m:
+        raise ValueError(f"tests must be {logs.size} or more, as many as there are values; got {m}")
+    if not logs.size:
         return math.inf
     ordered = np.sort(logs, axis=None)[::-1]
-    enough = ordered >= np.log(m / (np.arange(1, m + 1) * alpha))
+    enough = ordered >= np.log(m / (np.arange(1, logs.size + 1) * alpha))
     rejected = np.flatnonzero(enough)
     return float(ordered[rejected[-1]]) if rejected.size else math.inf
 

@@ -28,12 +28,12 @@ from testbench_dagster.identity import (
     find_groups,
 )
 from testbench_dagster.identity.changes import _against_others
+from testbench_dagster.identity.counts import agreements
 from testbench_dagster.identity.evidence import NONE
 from testbench_dagster.identity.kernel import kernel
 from testbench_dagster.identity.mixtures import _one_sided
 from testbench_dagster.identity.pairs import (
     SelfAgreement,
-    agreements,
     distance,
     lean,
     log_merge,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from testbench_dagster.identity import Answer, Evidence, IdentityError, IdentitySettings, find_groups
+from testbench_dagster.identity.counts import agreements
 from testbench_dagster.identity.evidence import NONE
 from testbench_dagster.identity.kernel import kernel
-from testbench_dagster.identity.pairs import Collisions, agreements, distance, majorities
+from testbench_dagster.identity.pairs import Collisions, distance, majorities
 from testbench_dagster_tests.identity.population import START, World, ask, phrase
 
 

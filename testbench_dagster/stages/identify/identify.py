@@ -27,7 +27,7 @@ from testbench_dagster.core.records.splits import KnownSplit, SplitRecord
 from testbench_dagster.core.records.suspicions import SuspicionRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.identity import (
-    Answer,
+    AnswerTable,
     Assignment,
     Change,
     Content,
@@ -106,7 +106,7 @@ def refresh_identity(
     by_service = _by_service(workspace)
     for service in by_service if services is None else sorted(set(services)):
         suppliers = by_service.get(service, [])
-        answers = list(read_answers(workspace, service, suppliers, now))
+        answers = AnswerTable.of(read_answers(workspace, service, suppliers, now))
         stored = typed.find(workspace.documents, GroupMembers, _of(suppliers))
         groups = [placed.members for placed in stored if len(placed.members) > 1]
         found = find_changes(
@@ -118,8 +118,7 @@ def refresh_identity(
         report.splits += record_splits(workspace, service, suppliers, now, identity_settings(workspace))
         if any(change.cut for change in recorded):
             suppliers = _by_service(workspace).get(service, [])
-            cuts = cuts_of(suppliers)
-            answers = [a for a in answers if a.supplier not in cuts or a.at > cuts[a.supplier]]
+            answers = answers.since(cuts_of(suppliers))
         report.n_answers += len(answers)
         evidence = _group(workspace, service, suppliers, answers, now, report)
         if services is None:
@@ -233,7 +232,7 @@ def _group(
     workspace: Workspace,
     service: str,
     suppliers: Sequence[Supplier],
-    answers: Sequence[Answer],
+    answers: AnswerTable,
     now: datetime,
     report: IdentityReport,
 ) -> Evidence:
@@ -284,7 +283,7 @@ def compared(
 ) -> tuple[Evidence, Grouping]:
     """Compare suppliers of a service as :func:`refresh_identity` does, without recording anything."""
     settings = identity_settings(workspace)
-    answers = list(read_answers(workspace, service, suppliers, now))
+    answers = AnswerTable.of(read_answers(workspace, service, suppliers, now))
     evidence = Evidence.of(answers, settings, cut_at=cuts_of(suppliers))
     apart = kept_apart(workspace, suppliers, now, settings)
     previous = list(_last_groups(workspace, suppliers).values())
@@ -306,7 +305,7 @@ def _grouped(
     workspace: Workspace,
     suppliers: Sequence[Supplier],
     evidence: Evidence,
-    answers: Sequence[Answer],
+    answers: AnswerTable,
     previous: Sequence[Assignment],
     apart: frozenset[tuple[str, str]],
     now: datetime,
@@ -329,8 +328,9 @@ def _grouped(
     graded = list(read_graded(workspace, chosen, now, first=docs_per_task(workspace, suppliers)))
     probes = [
         GradedAnswer(one.supplier, one.family, one.prompt, one.at, one.answer_prefix, None)
-        for one in answers
-        if one.supplier in joining and one.family in signing
+        for supplier in sorted(joining)
+        for one in answers.of_supplier(supplier)
+        if one.family in signing
     ]
     delivered = graded_by_supplier([*graded, *read_failed(workspace, chosen, now)])
     differing = _differing(by_beginnings, delivered, tasks, settings)

@@ -20,7 +20,7 @@ from testbench_dagster.core.records.suspicions import SuspicionKind, SuspicionRe
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.wording import counted
 from testbench_dagster.identity import (
-    Answer,
+    AnswerTable,
     Call,
     CopySettings,
     Evidence,
@@ -80,7 +80,7 @@ def refresh_suspicions(
     suppliers: Sequence[Supplier],
     evidence: Evidence,
     grouping: Grouping,
-    answers: Sequence[Answer],
+    answers: AnswerTable,
     now: datetime,
 ) -> list[SuspicionRecord]:
     """Look for suspicions among the suppliers of a service, store and return those there are.
@@ -181,7 +181,7 @@ def _changes_of(
 
 
 def _mixtures(
-    service: str, evidence: Evidence, grouping: Grouping, answers: Sequence[Answer], now: datetime
+    service: str, evidence: Evidence, grouping: Grouping, answers: AnswerTable, now: datetime
 ) -> Iterator[SuspicionRecord]:
     told = set()
     mixture_alpha = evidence.settings.mixture_alpha

@@ -233,7 +233,7 @@ def _serve_ui(config: Config, port: int, board_port: int | None, *, verbose: boo
     else:
         if taken:
             note(f"switches of earlier versions hold on: {', '.join(taken)}")
-    with Workspace(config) as opened:
+    with Workspace(config, hurried=True) as opened:
         probes = probes_line(opened)
     workspace = workspace_file(environment["DAGSTER_HOME"])
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
-from testbench_dagster.config import SERVICE_SOURCE
+from testbench_dagster.config import HOME_ENV, SERVICE_SOURCE, Config
 from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.frameworks import framework_plug
@@ -28,6 +30,7 @@ from testbench_dagster.stages.service.outlook import probe_findings
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.disk import LOW_BYTES, free_bytes, left
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.taxonomies.model import is_placeholder
 from testbench_dagster.transports.registry import check_service
@@ -60,6 +63,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         lambda: workspace.datasets.tasks(),
         "PostgreSQL" if config.postgres_uri else None,
     )
+    yield from disk_findings(config)
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     if config.settings.allow_code_execution:
@@ -92,6 +96,30 @@ def _store_finding(
     except TestbenchError as error:
         return Finding(what, str(error), ok=False)
     return Finding(what, server or f"SQLite in {workspace.config.home}")
+
+
+def disk_findings(config: Config) -> Iterator[Finding]:
+    """Where an installation's files lie on a disk with little space; each disk once."""
+    told: set[int] = set()
+    folders = {HOME_ENV: config.home}
+    if dagster_home := os.environ.get("DAGSTER_HOME"):
+        folders["DAGSTER_HOME"] = Path(dagster_home)
+    for variable, path in folders.items():
+        try:
+            folder, free = free_bytes(path)
+            device = folder.stat().st_dev
+        except OSError:  # what keeps it from being made is told by the stores
+            continue
+        if free >= LOW_BYTES or device in told:
+            continue
+        told.add(device)
+        yield Finding(
+            "disk",
+            f"{left(path)} ({variable}), less than {LOW_BYTES // 2**20} MB: runs fail when nothing is; free "
+            f"some space, shorten retention, or set {variable} to a folder on another disk",
+            ok=False,
+            warning=True,
+        )
 
 
 def _code_finding() -> Finding:

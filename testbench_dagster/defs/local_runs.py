@@ -158,10 +158,10 @@ def opened_instance(config: Config) -> Iterator[dg.DagsterInstance]:
     except TestbenchError:
         raise
     except Exception as error:
-        if not is_full(error):
+        home = Path(environment["DAGSTER_HOME"])
+        if not is_full(error, home / "storage"):
             raise
         variable = "DAGSTER_HOME" if before["DAGSTER_HOME"] else HOME_ENV
-        home = Path(environment["DAGSTER_HOME"])
         raise full_disk(home, f"set {variable} to a folder on another disk") from None
     finally:
         for name, value in before.items():

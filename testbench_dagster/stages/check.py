@@ -6,9 +6,8 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
-from testbench_dagster.config import HOME_ENV, SERVICE_SOURCE, Config
+from testbench_dagster.config import SERVICE_SOURCE
 from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.frameworks import framework_plug
@@ -20,7 +19,9 @@ from testbench_dagster.core.wording import counted
 from testbench_dagster.sandbox.choice import CODE
 from testbench_dagster.sandbox.surroundings import python_version
 from testbench_dagster.scoring.bounds import bounds_by_definition
+from testbench_dagster.stages.ahead import dated_ahead
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
+from testbench_dagster.stages.disk_space import low_space
 from testbench_dagster.stages.plan.money import money_findings
 from testbench_dagster.stages.plan.plan_cache import evaluation_problems
 from testbench_dagster.stages.plan.schedules import schedule_findings
@@ -30,7 +31,6 @@ from testbench_dagster.stages.service.outlook import probe_findings
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.disk import LOW_BYTES, free_bytes, left
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.taxonomies.model import is_placeholder
 from testbench_dagster.transports.registry import check_service
@@ -63,7 +63,9 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         lambda: workspace.datasets.tasks(),
         "PostgreSQL" if config.postgres_uri else None,
     )
-    yield from disk_findings(config)
+    for told in low_space(config):
+        yield Finding("disk", told, ok=False, warning=True)
+    yield from _clock_findings(workspace)
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     if config.settings.allow_code_execution:
@@ -95,31 +97,20 @@ def _store_finding(
         read()
     except TestbenchError as error:
         return Finding(what, str(error), ok=False)
-    return Finding(what, server or f"SQLite in {workspace.config.home}")
+    home = workspace.config.home
+    if server is None and not os.access(home, os.W_OK):
+        told = f"SQLite in {home}, which this user may only read: what shows works, `run` and `up` do not"
+        return Finding(what, told, ok=False, warning=True)
+    return Finding(what, server or f"SQLite in {home}")
 
 
-def disk_findings(config: Config) -> Iterator[Finding]:
-    """Where an installation's files lie on a disk with little space; each disk once."""
-    told: set[int] = set()
-    folders = {HOME_ENV: config.home}
-    if dagster_home := os.environ.get("DAGSTER_HOME"):
-        folders["DAGSTER_HOME"] = Path(dagster_home)
-    for variable, path in folders.items():
-        try:
-            folder, free = free_bytes(path)
-            device = folder.stat().st_dev
-        except OSError:  # what keeps it from being made is told by the stores
-            continue
-        if free >= LOW_BYTES or device in told:
-            continue
-        told.add(device)
-        yield Finding(
-            "disk",
-            f"{left(path)} ({variable}), less than {LOW_BYTES // 2**20} MB: runs fail when nothing is; free "
-            f"some space, shorten retention, or set {variable} to a folder on another disk",
-            ok=False,
-            warning=True,
-        )
+def _clock_findings(workspace: Workspace) -> Iterator[Finding]:
+    try:
+        told = dated_ahead(workspace, datetime.now(UTC))
+    except StoreError:  # said before
+        return
+    if told is not None:
+        yield Finding("clock", told, ok=False, warning=True)
 
 
 def _code_finding() -> Finding:

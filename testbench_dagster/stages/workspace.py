@@ -88,7 +88,7 @@ class Workspace:
         return cls(load_config(path), hurried=hurried)
 
     def take_time(self) -> None:
-        """Work begins that waits for a server, also while it elects: opened stores are opened anew if need be."""
+        """Work begins, which waits for a server that elects: a store that was opened is opened anew."""
         if not self._hurried:
             return
         self._hurried = False

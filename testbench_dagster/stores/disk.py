@@ -1,4 +1,4 @@
-"""Free space of the disks that an installation lies on: what is told where it is little, and where it ran out."""
+"""Free space of the disks that an installation lies on: how much there is, and which errors tell of none."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from testbench_dagster.core.errors import StoreError
 
-#: Of less free space `testbench check` warns: it takes some 190,000 attempts with their scores (2.7 KB each in
-#: the embedded store), hours of a busy network, in which somebody can act; and MongoDB needs about as much
-#: to build an index or to start again.
+#: Of less free space `testbench check`, `run` and `up` warn: it takes some 190,000 attempts with their scores
+#: (2.7 KB each in the embedded store), hours of a busy network, in which somebody can act; and a server of
+#: MongoDB needs about as much to build an index.
 LOW_BYTES = 512 * 2**20
 #: With less than that left, an error that says nothing but "cannot be opened" is one of a full disk.
 _NOTHING_BYTES = 256 * 2**10

@@ -41,7 +41,15 @@ def test_a_primary_killed_in_mid_run_costs_nothing(tmp_path: Path) -> None:
             def received() -> int:
                 return Counter({a: s["requests"] for a, s in made.localnet.stats().items()}).total()
 
-            command = [sys.executable, "-m", "testbench_dagster.cli", "-c", str(made.config_path), "run", "-q"]
+            command = [
+                sys.executable,
+                "-m",
+                "testbench_dagster.cli",
+                "-c",
+                str(made.config_path),
+                "run",
+                "-q",
+            ]
             process = subprocess.Popen(
                 command,
                 cwd=made.folder,

@@ -15,8 +15,7 @@ from testbench_dagster.coordination.budgets import BudgetLedger, period_start
 from testbench_dagster.coordination.heartbeats import Heartbeat
 from testbench_dagster.coordination.leases import SupplierLeases
 from testbench_dagster.coordination.writing import writing_facts
-from testbench_dagster.core.errors import StoreError
-from testbench_dagster.stores.documents import DocumentStore, open_documents
+from testbench_dagster.stores.documents import open_documents
 from testbench_dagster_tests.servers import ReplicaSet, ServerMissing, replica_set
 from testbench_dagster_tests.stores.workers import JOBS
 
@@ -73,7 +72,9 @@ def test_everything_waits_for_an_election_and_takes_effect_once(members: Replica
                 except BaseException as error:
                     failures.append(error)
 
-            threads = [threading.Thread(target=repeat, args=(work,)) for work in (lease, budget, write, facts)]
+            threads = [
+                threading.Thread(target=repeat, args=(work,)) for work in (lease, budget, write, facts)
+            ]
             for thread in threads:
                 thread.start()
             while len(rounds) < len(threads) and not failures:
@@ -92,33 +93,3 @@ def test_everything_waits_for_an_election_and_takes_effect_once(members: Replica
             assert failures == []
             assert heartbeat.alive
         assert BudgetLedger(store).spent("account", hour) == granted[0]
-
-
-def test_only_who_waits_for_a_first_answer_is_told_soon(members: ReplicaSet, tmp_path: Path) -> None:
-    """Without a majority nobody is elected: a person is told within seconds, work waits for longer."""
-    primary = members.primary()
-    for port in members.members:
-        if port != primary:
-            members.kill(port)
-    uri = members.uri.replace("/?", "/elections?")
-    waited = {}
-    for hurried, own in ((True, ""), (False, ""), (True, "&serverSelectionTimeoutMS=12000")):
-        with contextlib.closing(open_documents(tmp_path, uri + own, hurried=hurried)) as store:
-            _wait_for_no_primary(store)
-            began = time.monotonic()
-            with pytest.raises(StoreError, match="does not answer"):
-                store.count(JOBS)
-            waited[hurried, own] = time.monotonic() - began
-    assert waited[True, ""] < waited[True, "&serverSelectionTimeoutMS=12000"] < waited[False, ""]
-    assert waited[False, ""] > 20
-
-
-def _wait_for_no_primary(store: DocumentStore) -> None:
-    """A primary that lost its majority steps down about 10 s later."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with contextlib.suppress(StoreError):
-            store.size("jobs")
-            time.sleep(0.5)
-            continue
-        return

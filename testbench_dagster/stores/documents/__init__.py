@@ -50,8 +50,8 @@ def open_documents(
 
     Nothing is created or contacted before the first use, which raises
     :class:`~testbench_dagster.stores.schema.SchemaError` for a store of another schema version, unless
-    ``any_schema``. A server that does not answer is waited for as long as a replica set takes to elect another
-    primary; ``hurried``: a person waits for a first answer, who is told sooner.
+    ``any_schema``. A server that does not answer is waited for as long as a replica set takes to elect
+    another primary; ``hurried``: a person waits for a first answer, who is told sooner.
     """
     if mongo_uri:
         # Only who uses MongoDB pays for importing its client.

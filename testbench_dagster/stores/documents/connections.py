@@ -16,8 +16,8 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from testbench_dagster.core.errors import StoreError
@@ -218,7 +218,7 @@ class Snapshot:
         return _stamp(self.path) != self.stamp or _in_log(self.path)
 
     def check(self) -> None:
-        """Call it after each reading. Raises StoreError: the file changed meanwhile, the reading may be wrong."""
+        """Call it after each reading. Raises StoreError: the file changed, what was read may be wrong."""
         if _stamp(self.path) != self.stamp:
             raise StoreError(f"{self.path}: another process wrote it while it was read; repeat the command")
 
@@ -237,7 +237,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     if not with_log and _in_log(path):
         raise StoreError(
             f"{path}: {_beside(path, 'wal').name} beside it holds what was written last, and cannot be read "
-            "without writing there; have a user who may write in that folder run `testbench scores` once, or "
+            "without writing there; have a user who may write in that folder run the same command once, or "
             "copy both files to a folder of your own and set TESTBENCH_HOME to it"
         )
     options = "mode=ro" if with_log else "immutable=1"

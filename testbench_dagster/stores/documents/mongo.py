@@ -46,7 +46,7 @@ from testbench_dagster.stores.uris import without_password
 DEFAULT_DATABASE = "testbench"
 T = TypeVar("T")
 SELECTION_MS = 30_000
-"""How long a call looks for a server before it gives up, unless the URI says: an election takes 12 s as a rule."""
+"""How long a call looks for a server before it gives up, unless the URI says: elections take about 12 s."""
 HURRIED_SELECTION_MS = 5_000
 """The same where a person waits for a first answer."""
 ACKNOWLEDGE_MS = 30_000
@@ -253,9 +253,7 @@ class MongoDocuments:
         prepared = values.prepare_changes(collection, {field: value})
         with self._errors():
             native = self._native(collection)
-            return _repeated(
-                lambda: native.update_many({field: None}, {"$set": prepared})
-            ).modified_count
+            return _repeated(lambda: native.update_many({field: None}, {"$set": prepared})).modified_count
 
     def schema_version(self) -> int | None:
         """The schema version of what is stored; None where nothing is. Creates nothing."""
@@ -385,7 +383,7 @@ class MongoDocuments:
                 f"write mongodb://user:password@host:port/database, with the password percent-encoded"
             ) from None
 
-    def _patience(self) -> dict[str, int]:
+    def _patience(self) -> dict[str, Any]:
         """How long to look for a server, where the URI does not say."""
         if _OWN_SELECTION in self._uri.partition("?")[2].lower():
             return {}

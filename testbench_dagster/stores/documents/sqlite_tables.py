@@ -84,7 +84,7 @@ def is_current(connection: sqlite3.Connection, collection: Collection) -> bool:
 
 
 def stand_in(connection: sqlite3.Connection, collection: Collection, path: Path) -> None:
-    """Where a file may only be read: have an empty table for one that was never made, of this connection alone.
+    """Where a file may only be read: have an empty table for one that was never made, in this connection.
 
     Raises :class:`StoreError` when the table lacks what the collection declares.
     """
@@ -93,8 +93,8 @@ def stand_in(connection: sqlite3.Connection, collection: Collection, path: Path)
         connection.execute(f'CREATE TEMP TABLE IF NOT EXISTS "{collection.name}" ({_columns(collection)})')
     elif missing := sorted(collection.fields.keys() - existing):
         raise StoreError(
-            f"{path}: {collection.name} has no field {missing[0]} yet, and this user may not add it; have one "
-            "who may write in that folder run `testbench scores` once"
+            f"{path}: {collection.name} has no field {missing[0]} yet, and this user may not add it; have a "
+            "user who may write in that folder run the same command once"
         )
 
 

@@ -15,10 +15,10 @@ from testbench_dagster.stores.documents import typed
 def dated_ahead(workspace: Workspace, now: datetime) -> str | None:
     """Tell in a line how much lies ahead of ``now``, how far, and what is done about it; None where nothing.
 
-    Cheap: attempts are looked up by their date, plans are one per supplier.
+    Cheap: attempts are looked up by their date; plans are one per supplier, and only those ahead are read.
     """
     documents, limit = workspace.documents, now + SKEW
-    plans = [plan.planned_at for plan in typed.find(documents, DuePlan) if plan.planned_at > limit]
+    plans = [plan.planned_at for plan in typed.find(documents, DuePlan, {"planned_at": {"gt": limit}})]
     where = {"finished_at": {"gt": limit}}
     last = next(typed.find(documents, AttemptEnd, where, sort=[("finished_at", -1)], limit=1), None)
     if last is None and not plans:

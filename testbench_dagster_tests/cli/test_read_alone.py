@@ -67,9 +67,8 @@ def said(folder: Path, home: Path, *commands: list[str]) -> list[Said]:
 
 
 def test_scores_of_a_home_that_it_may_not_write(folder: Path, home: Path) -> None:
-    scores, again = said(folder, home, ["scores", "--format", "json"], ["suspicions", "--refresh"])
+    (scores,) = said(folder, home, ["scores", "--format", "json"])
     assert scores.returncode == 0 and len(json.loads(scores.stdout)) > 0, scores
-    assert again.returncode == 1 and "set TESTBENCH_HOME to a folder this user may write" in again.stderr
 
 
 @pytest.mark.slow

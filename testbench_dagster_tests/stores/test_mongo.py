@@ -175,6 +175,7 @@ def test_standalone_server(tmp_path):
         servers.stop(server)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mongo_uri")
 def test_what_the_server_fails_at(tmp_path):
     """Its disk is full: told with the remedy. It ceases to be the primary: what may be done twice is."""

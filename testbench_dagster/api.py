@@ -175,7 +175,7 @@ class Testbench:
         """
         if config is not None:
             config = arguments.path("config", config)
-        return cls(Workspace.open(config))
+        return cls(Workspace.open(config, hurried=True))
 
     def close(self) -> None:
         """Release the stores."""
@@ -267,6 +267,7 @@ class Testbench:
             arguments.callback(name, function)
         from testbench_dagster.defs.local_evaluation import evaluate  # with Dagster: 1 s only this needs
 
+        self._workspace.take_time()
         return evaluate(
             self._workspace,
             suppliers,
@@ -310,6 +311,7 @@ class Testbench:
         stop = arguments.event("stop", stop)
         from testbench_dagster.defs.local_probing import probe_now  # with Dagster: 1 s only this needs
 
+        self._workspace.take_time()
         probed = probe_now(self._workspace, suppliers, on_stage=on_stage, stop=stop)
         return Probes(
             probed.rows(), PROBE_COLUMNS, probed.words, probed.report.answered, probed.report.interrupted

@@ -49,7 +49,7 @@ def board(
     # with the above
     from testbench_dagster.board.site import Site
 
-    with Workspace.open(config) as workspace, listen(host, port) as listening:
+    with Workspace.open(config, hurried=True) as workspace, listen(host, port) as listening:
         url = workspace.config.settings.board.url
         if url is not None:
             names = (*names, urlsplit(url).hostname or "")

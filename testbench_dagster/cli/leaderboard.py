@@ -67,7 +67,7 @@ def leaderboard(
     if task is not None and (taxonomy is not None or page is not None):
         other = "--taxonomy" if taxonomy is not None else "--html"
         raise click.UsageError(f"--task and {other} are both given; choose one")
-    with Workspace.open(config) as workspace:
+    with Workspace.open(config, hurried=True) as workspace:
         if page is not None:
             # with Jinja2: 40 ms
             from testbench_dagster.board.published import render_page
@@ -121,7 +121,7 @@ def feed(
     # the feeds: 20 ms
     from testbench_dagster.ranking.feeds import render_json, render_prometheus
 
-    with Workspace.open(config) as workspace:
+    with Workspace.open(config, hurried=True) as workspace:
         if serve:
             _serve(workspace, host, port, cache_s)
             return

@@ -32,6 +32,7 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.wording import counted
 from testbench_dagster.localnet.demo import STARTER_PORT, demo_settings, pocket_settings
 from testbench_dagster.localnet.personas import DEMO_SUPPLIERS, FAIL_MODES, POCKET_SUPPLIERS
+from testbench_dagster.stages.disk_space import low_space
 from testbench_dagster.stages.service.outlook import probes_line
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import alone, create_folder, writing
@@ -233,7 +234,9 @@ def _serve_ui(config: Config, port: int, board_port: int | None, *, verbose: boo
     else:
         if taken:
             note(f"switches of earlier versions hold on: {', '.join(taken)}")
-    with Workspace(config) as opened:
+    for little in low_space(config):
+        note(f"warning: {little}")
+    with Workspace(config, hurried=True) as opened:
         probes = probes_line(opened)
     workspace = workspace_file(environment["DAGSTER_HOME"])
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]

@@ -76,13 +76,13 @@ def taxonomies(
             raise click.UsageError(
                 "--list shows taxonomies, not suppliers; leave out --plot, --supplier and --model"
             )
-        with Workspace.open(config) as workspace:
+        with Workspace.open(config, hurried=True) as workspace:
             rows = list(_listing(workspace, taxonomy))
         emit(rows, format_, _LIST_COLUMNS, "Taxonomies")
     elif plot:
         if plot.suffix not in _SUFFIXES:
             raise click.UsageError(f"--plot {plot}: name a file that ends in {' or '.join(_SUFFIXES)}")
-        with Workspace.open(config) as workspace:
+        with Workspace.open(config, hurried=True) as workspace:
             image = _picture(workspace, suppliers, models, taxonomy, kind, plot.suffix)
         with writing(plot, "name another file with --plot"):
             plot.write_bytes(image)

@@ -3,7 +3,8 @@
 A heartbeat renews a document with an expiry. Two clocks are at work. The process itself, and others on its
 machine, go by the machine's boot clock, which nobody can set. Other machines have only the written
 ``expires_at``: they allow for clocks that differ by a tenth of the time to live (3 s by default), so machines
-that share a store must keep their clocks synchronised (NTP) to within that.
+that share a store must keep their clocks synchronised (NTP) to within that. A heartbeat that expires later
+than any can, for a clock was ahead, is dead once it was watched for its own length without a change.
 
 Death is final. A heartbeat is not renewed once its time is over, and whoever takes over from an expired one
 first deletes the document as it was read: a renewal then finds nothing to renew.
@@ -182,12 +183,31 @@ def heartbeats(documents: DocumentStore, holders: Iterable[str]) -> dict[str, He
 def is_gone(beat: HeartbeatRecord) -> bool:
     """Whether a heartbeat, as just read, is that of a dead heartbeat."""
     if beat.host != machine():
-        return datetime.now(UTC) > beat.expires_at + timedelta(seconds=_MARGIN * beat.ttl_s)
+        now = datetime.now(UTC)
+        if beat.expires_at > now + timedelta(seconds=silence_s(beat)):  # that machine's clock is or was ahead
+            return _is_silent(beat)
+        return now > beat.expires_at + timedelta(seconds=_MARGIN * beat.ttl_s)
     if not is_running(beat.pid, beat.started):
         return True
     if beat.boot_deadline is None:
         return datetime.now(UTC) > beat.expires_at
     return boot_clock() > beat.boot_deadline
+
+
+#: When this process first saw heartbeats that expire later than any can, by holder, with what they said.
+_seen_ahead: dict[str, tuple[datetime, float]] = {}
+_MOST_SEEN = 10_000
+
+
+def _is_silent(beat: HeartbeatRecord) -> bool:
+    """Whether a heartbeat did not change for as long as one can live, since this process first saw it so."""
+    if len(_seen_ahead) > _MOST_SEEN:
+        _seen_ahead.clear()
+    said, since = _seen_ahead.setdefault(beat.id, (beat.expires_at, boot_clock()))
+    if said != beat.expires_at:
+        _seen_ahead[beat.id] = beat.expires_at, boot_clock()
+        return False
+    return boot_clock() - since > silence_s(beat)
 
 
 def silence_s(beat: HeartbeatRecord) -> float:

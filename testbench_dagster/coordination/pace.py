@@ -145,8 +145,10 @@ class PaceLedger:
             slots = tuple(first + gap * place for place in range(n))
         at = slots[0] if slots else now
         second = int(at / self._second)
-        for old in [known for known in counted if known <= int(now / self._second) - TOKEN_SECONDS]:
-            del counted[old]
+        present = int(now / self._second)
+        # those too far ahead were written by a clock that has since been set back
+        for wrong in [k for k in counted if not present - TOKEN_SECONDS < k <= present + _MOST_AHEAD_S]:
+            del counted[wrong]
         taken = 0
         if pace.tokens_per_minute is not None and tokens:
             used = {known: n for known, n in counted.items() if known > second - TOKEN_SECONDS}
@@ -214,7 +216,8 @@ class DayLedger:
     def _granted(self, pace: Pace, hour: datetime) -> dict[datetime, int]:
         """Requests by hour, of this one and those before it that count with it."""
         since = hour - timedelta(hours=_DAY_HOURS)
-        where = {"account": _account(pace), "period": {"gte": since}}
+        # later ones are of a clock that was ahead: what it granted does not count before its time
+        where = {"account": _account(pace), "period": {"gte": since, "lte": hour}}
         return {b.period.astimezone(UTC): b.granted for b in typed.find(self._documents, BudgetRecord, where)}
 
 

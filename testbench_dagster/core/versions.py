@@ -195,7 +195,7 @@ CODE = Version(
 
 #: Makes windows of the facts; cached windows of another number are made anew.
 WINDOWS = Version(
-    8,
+    9,
     (
         "testbench_dagster.core.applicability",
         "testbench_dagster.core.capabilities",
@@ -253,7 +253,7 @@ WINDOWS = Version(
 
 #: Plans evaluations; cached plans of another number count as due.
 PLANS = Version(
-    9,
+    10,
     (
         "testbench_dagster.coordination.budgets:period_start",
         "testbench_dagster.core.applicability",

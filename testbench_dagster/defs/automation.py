@@ -10,6 +10,7 @@ import dagster as dg
 
 from testbench_dagster.config.schedules import ScheduledBackfill, no_cron
 from testbench_dagster.config.settings import ScheduleSettings, SensorSettings
+from testbench_dagster.core.clock import SKEW
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.defs.partitions import UNFINISHED
 
@@ -80,7 +81,9 @@ def repeatable_requests(
             name = key
         else:
             ended = last.end_time or last.update_timestamp.timestamp()
-            if last.dagster_run.status in UNFINISHED or time.time() < ended + retry_s:
+            # one that ended in the future did so by a clock that was set back since
+            rests = time.time() < ended + retry_s and ended <= time.time() + SKEW.total_seconds()
+            if last.dagster_run.status in UNFINISHED or rests:
                 continue
             name = f"{key}:{last.dagster_run.run_id}"
         requests.append(dg.RunRequest(run_key=name, tags={**tags, REQUEST: key}))

@@ -33,7 +33,8 @@ def build_definitions(
     Raises:
         ConfigError: the configuration is wrong; nothing is loaded then.
     """
-    opened = workspace or Workspace(load_config())
+    # whoever loads a code location waits for an answer, and it loads without the store
+    opened = workspace or Workspace(load_config(), hurried=True)
     check_retention(opened)
     settings = with_switches(opened.config.settings, switched or {})
     packages = [

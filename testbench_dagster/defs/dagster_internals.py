@@ -8,6 +8,7 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - backfills requested from outside the UI (:mod:`.backfills`);
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
+- what is kept of sensors and schedules, and how its daemon reads that (:mod:`.set_back`);
 - metadata of single partitions, all at once (:mod:`.per_partition`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
@@ -18,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.events import AssetKey
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.execution.backfill import (
@@ -38,7 +40,12 @@ from dagster._core.remote_origin import (
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    ScheduleInstigatorData,
+    SensorInstigatorData,
+)
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
@@ -46,6 +53,10 @@ from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
+from dagster._daemon.asset_daemon import (
+    asset_daemon_cursor_from_instigator_serialized_cursor,
+    asset_daemon_cursor_to_instigator_serialized_cursor,
+)
 from dagster._daemon.controller import get_daemon_statuses
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
 from dagster._time import get_current_timestamp
@@ -56,6 +67,7 @@ __all__ = [
     "BULK_ACTION_TERMINAL_STATUSES",
     "EVENT_TYPE_TO_PIPELINE_RUN_STATUS",
     "FINISHED_STATUSES",
+    "AssetDaemonCursor",
     "BulkActionStatus",
     "BulkActionsFilter",
     "ConfigurableClass",
@@ -71,10 +83,14 @@ __all__ = [
     "RemoteInstigatorOrigin",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
+    "ScheduleInstigatorData",
+    "SensorInstigatorData",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
     "add_partition_metadata",
+    "asset_daemon_cursor_from_instigator_serialized_cursor",
+    "asset_daemon_cursor_to_instigator_serialized_cursor",
     "deserialize_value",
     "get_current_timestamp",
     "get_daemon_statuses",

@@ -23,7 +23,9 @@ from testbench_dagster.core.wording import are, counted
 from testbench_dagster.defs.local_runs import LocalRuns
 from testbench_dagster.defs.metadata import counts
 from testbench_dagster.relays.report import Progress
+from testbench_dagster.stages.ahead import dated_ahead
 from testbench_dagster.stages.discover.roster import named_suppliers, refresh_roster
+from testbench_dagster.stages.disk_space import low_space
 from testbench_dagster.stages.migrate import migrate_if_safe
 from testbench_dagster.stages.plan.money import out_of_money
 from testbench_dagster.stages.plan.open_docs import (
@@ -174,6 +176,10 @@ def evaluate(
         report = refresh_roster(workspace)
         for problem in [*report.problems.values(), *report.warnings.values()]:
             note(f"warning: {problem}")
+    for little in low_space(workspace.config):
+        note(f"warning: {little}")
+    if (ahead := dated_ahead(workspace, clock.now())) is not None:
+        note(f"warning: {ahead}")
     roster = chosen_suppliers(workspace, suppliers)
     asked = require_something_to_ask(workspace, roster, specs)
     for problem in require_keys(workspace.config, asked):

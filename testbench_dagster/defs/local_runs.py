@@ -29,6 +29,7 @@ from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags,
 from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER
 from testbench_dagster.stages.service.probing import Probed
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.disk import full_disk, is_full
 from testbench_dagster.stores.files import create_folder, writing
 
 _REPOSITORY = "__repository__"  # Dagster's name of definitions without one
@@ -154,6 +155,14 @@ def opened_instance(config: Config) -> Iterator[dg.DagsterInstance]:
     try:
         with dg.DagsterInstance.get() as instance:
             yield instance
+    except TestbenchError:
+        raise
+    except Exception as error:
+        home = Path(environment["DAGSTER_HOME"])
+        if not is_full(error, home / "storage"):
+            raise
+        variable = "DAGSTER_HOME" if before["DAGSTER_HOME"] else HOME_ENV
+        raise full_disk(home, f"set {variable} to a folder on another disk") from None
     finally:
         for name, value in before.items():
             if value is None:
@@ -288,15 +297,26 @@ class LocalRuns:
         except TestbenchError:
             raise
         except Exception as error:
-            cause: BaseException | None = error
-            while cause is not None:
-                if isinstance(cause, TestbenchError):
-                    raise cause from None  # the user reads our message, not Dagster's stack
-                cause = cause.__cause__
-            raise
+            told = _told_in(error)
+            if told is None:
+                raise
+            raise told from None  # the user reads our message, not Dagster's stack
         self.checks |= {check.check_name: _verdict(check) for check in result.get_asset_check_evaluations()}
         _show_in_timeline(self._instance, result.run_id)
         return result
+
+
+def _told_in(error: BaseException) -> TestbenchError | None:
+    """The error of ours that one of Dagster's came of.
+
+    Where Dagster could not even store that error, because the disk is full, ours is what it came upon then.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, TestbenchError):
+            return seen
+        seen = seen.__cause__ or (seen.__context__ if is_full(error) else None)
+    return None
 
 
 def _show_in_timeline(instance: dg.DagsterInstance, run_id: str) -> None:

@@ -21,6 +21,7 @@ from testbench_dagster.defs.dagster_internals import (
     DagsterSqliteStorage,
     DagsterStorage,
 )
+from testbench_dagster.defs.set_back import without_dates_ahead
 
 POSTGRES_ENV = "DAGSTER_POSTGRES_URL"
 
@@ -45,9 +46,10 @@ class TestbenchStorage(DagsterStorage, ConfigurableClass):
             from dagster_postgres import DagsterPostgresStorage
 
             # the URL stays in the environment: instance data is shown in the UI and on command lines
-            return DagsterPostgresStorage(postgres_url=psycopg2_url(url), inst_data=inst_data)
+            made = DagsterPostgresStorage(postgres_url=psycopg2_url(url), inst_data=inst_data)
+            return without_dates_ahead(made)
         base = config_value.get("base_dir") or default_base_dir()
-        return DagsterSqliteStorage.from_local(base_dir=str(base), inst_data=inst_data)
+        return without_dates_ahead(DagsterSqliteStorage.from_local(base_dir=str(base), inst_data=inst_data))
 
 
 def default_base_dir() -> Path:

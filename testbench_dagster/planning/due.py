@@ -18,6 +18,7 @@ Rules:
 * A doc that an earlier epoch closed counts while it is fresh: a new sequence does not ask all anew.
 * What was answered before a change of the supplier's model (``cut_at``), or before a forced renewal began
   (``force_since``), is void: such a doc is neither counted nor completed, but asked whole in another round.
+* What is dated ahead of ``now``, by a clock that was set back since, is as old as can be: asked again.
 * Docs that a sequential gate wants beyond the others are asked in round
 :data:`~testbench_dagster.core.sampling.GATE_ROUND`: they are no slots
   of the score, which would else depend on when the gate had seen enough.
@@ -30,6 +31,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.doc_states import DocOutcome
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.sampling import GATE_ROUND, SampleRule, asks_again, common_docs, kept_docs
@@ -208,6 +210,17 @@ def plan_task(
     """
     if not prompts:
         return TaskPlan(1, [], "the sequence has no prompts")
+    aged = (
+        now - max_age
+    )  # of what is dated ahead nobody knows how old it is: it is asked again, keeping its slot
+    if final_elsewhere is not None:
+        final_elsewhere = {doc: aged if is_ahead(at, now) else at for doc, at in final_elsewhere.items()}
+    open_elsewhere = [
+        doc for doc in open_elsewhere if not any(is_ahead(call.finished_at, now) for call in doc.outcomes)
+    ]
+    outcomes = [
+        replace(call, finished_at=aged) if is_ahead(call.finished_at, now) else call for call in outcomes
+    ]
     asked = _by_round(prompts, outcomes, lives)
     of_gates = asked.pop(GATE_ROUND, {})
     last_round = {id_: round_ for round_, states in asked.items() for id_ in states}

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.rules import Gate, SequentialGate, TaskGate, TaxonomyGate
 from testbench_dagster.core.wording import counted
 from testbench_dagster.statistics.sequential import docs_to_decide, sprt
@@ -145,6 +146,9 @@ def _lacking_in_taxonomy(gate: TaxonomyGate, facts: GateFacts) -> Iterator[str]:
     ability = facts.abilities.get((gate.taxonomy, gate.node))
     if ability is None:
         yield f"{name} has no summary yet"
+        return
+    if is_ahead(ability.summarized_at, facts.now):
+        yield f"the summary of {name} is dated ahead of now, {ability.summarized_at:%Y-%m-%d %H:%M}"
         return
     age = facts.now - ability.summarized_at
     if age > facts.max_age:

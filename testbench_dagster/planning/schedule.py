@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.rules import PlanningSettings, ScheduleLimit
 from testbench_dagster.core.wording import counted
 
@@ -42,6 +43,8 @@ def schedule_verdict(
         return ScheduleVerdict(True, "no schedule")
     if last_at is None:
         return ScheduleVerdict(True, "never sampled")
+    if is_ahead(last_at, now):
+        return ScheduleVerdict(True, "the last sample is dated ahead of now")
     if not limit.needs_height:
         due_at = last_at + timedelta(**{limit.unit: limit.every})
         if now >= due_at:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -18,7 +19,9 @@ from testbench_dagster.core.wording import counted
 from testbench_dagster.sandbox.choice import CODE
 from testbench_dagster.sandbox.surroundings import python_version
 from testbench_dagster.scoring.bounds import bounds_by_definition
+from testbench_dagster.stages.ahead import dated_ahead
 from testbench_dagster.stages.discover.roster import active_suppliers, no_suppliers_text, refresh_roster
+from testbench_dagster.stages.disk_space import low_space
 from testbench_dagster.stages.plan.money import money_findings
 from testbench_dagster.stages.plan.plan_cache import evaluation_problems
 from testbench_dagster.stages.plan.schedules import schedule_findings
@@ -60,6 +63,9 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         lambda: workspace.datasets.tasks(),
         "PostgreSQL" if config.postgres_uri else None,
     )
+    for told in low_space(config):
+        yield Finding("disk", told, ok=False, warning=True)
+    yield from _clock_findings(workspace)
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     if config.settings.allow_code_execution:
@@ -91,7 +97,20 @@ def _store_finding(
         read()
     except TestbenchError as error:
         return Finding(what, str(error), ok=False)
-    return Finding(what, server or f"SQLite in {workspace.config.home}")
+    home = workspace.config.home
+    if server is None and not os.access(home, os.W_OK):
+        told = f"SQLite in {home}, which this user may only read: what shows works, `run` and `up` do not"
+        return Finding(what, told, ok=False, warning=True)
+    return Finding(what, server or f"SQLite in {home}")
+
+
+def _clock_findings(workspace: Workspace) -> Iterator[Finding]:
+    try:
+        told = dated_ahead(workspace, datetime.now(UTC))
+    except StoreError:  # said before
+        return
+    if told is not None:
+        yield Finding("clock", told, ok=False, warning=True)
 
 
 def _code_finding() -> Finding:

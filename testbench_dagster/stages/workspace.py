@@ -40,6 +40,7 @@ class Workspace:
         documents: DocumentStore | None = None,
         datasets: DatasetStore | None = None,
         worker: FrameworkWorker | None = None,
+        hurried: bool = False,
     ) -> None:
         """What is given is used as it is, and stays open; the rest comes from the configuration.
 
@@ -50,8 +51,11 @@ class Workspace:
             documents: the document store.
             datasets: the dataset store.
             worker: the processes in which frameworks live.
+            hurried: a person waits for a first answer: a server that gives none is told of sooner, though it
+                may only be electing. Work is to wait for it: see :meth:`take_time`.
         """
         self.config = config
+        self._hurried = hurried
         self._opened: list[DocumentStore | DatasetStore | FrameworkWorker] = []
         if specs is not None:
             self._configured = ConfiguredTasks(list(specs), list(groups))
@@ -79,9 +83,20 @@ class Workspace:
         self.heartbeat: Heartbeat | None = None
 
     @classmethod
-    def open(cls, path: Path | str | None = None) -> Workspace:
+    def open(cls, path: Path | str | None = None, *, hurried: bool = False) -> Workspace:
         """Open the installation of a configuration file (default: see :func:`config.find_config`)."""
-        return cls(load_config(path))
+        return cls(load_config(path), hurried=hurried)
+
+    def take_time(self) -> None:
+        """Work begins, which waits for a server that elects: a store that was opened is opened anew."""
+        if not self._hurried:
+            return
+        self._hurried = False
+        documents = vars(self).get("documents")
+        if documents in self._opened:  # one that was given stays as it is
+            del self.documents
+            self._opened.remove(documents)
+            documents.close()
 
     def with_specs(self, specs: Sequence[TaskSpec]) -> Workspace:
         """The same installation, over these stores, as if it had other tasks."""
@@ -120,7 +135,7 @@ class Workspace:
     @cached_property
     def documents(self) -> DocumentStore:
         """The document store."""
-        documents = open_documents(self._home(), self.config.mongo_uri)
+        documents = open_documents(self._home(), self.config.mongo_uri, hurried=self._hurried)
         self._opened.append(documents)
         return documents
 

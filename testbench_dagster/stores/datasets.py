@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,20 @@ from sqlalchemy.pool import NullPool
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.task_flags import TaskFlags
-from testbench_dagster.stores.documents.connections import connect, connect_to_read, is_writable
+from testbench_dagster.stores.documents.connections import (
+    Snapshot,
+    connect,
+    connect_to_read,
+    is_writable,
+    worded,
+)
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
 from testbench_dagster.stores.files import is_stored
 from testbench_dagster.stores.schema import DATASETS_SCHEMA, check_schema
 from testbench_dagster.stores.uris import without_password
 
 CONNECT_SECONDS = 5
+_POSTGRES_FULL = ("53100", "53000")  # disk_full, and what some of its errors of files come as
 _INSERT_ROWS = 1_000
 _READ_ROWS = 500
 _FEW_TASKS = 100  # that are asked for by name; of more all are read
@@ -205,16 +213,9 @@ class DatasetStore:
 
         Creates and writes nothing.
         """
-        engine = self._engine
-        if self._url.get_backend_name() == "sqlite":
-            path = Path(self._url.database or "")
-            if not is_stored(path):
-                return None
-            if not is_writable(path):
-                engine = sa.create_engine(
-                    self._url, creator=lambda: connect_to_read(path), poolclass=NullPool
-                )
-        with self._errors(), engine.connect() as connection:
+        if self._url.get_backend_name() == "sqlite" and not is_stored(Path(self._url.database or "")):
+            return None
+        with self._errors(), self._engine.connect() as connection:
             return _schema_version(connection)
 
     def move_schema(self, before: int, after: int, change: Callable[[Connection], None]) -> bool:
@@ -256,8 +257,18 @@ class DatasetStore:
     def _read(self) -> Iterator[Connection]:
         with self._errors():
             self._prepare()
+            snapshot = self._snapshot()
             with self._engine.connect() as connection:
                 yield connection
+            if snapshot is not None:
+                snapshot.check()
+
+    def _snapshot(self) -> Snapshot | None:
+        """Of an embedded file that is read as if nobody wrote it."""
+        path = Path(self._url.database or "")
+        if self._url.get_backend_name() != "sqlite" or is_writable(path):
+            return None
+        return Snapshot.of(path)
 
     @contextlib.contextmanager
     def _write(self, *locks: str) -> Iterator[Connection]:
@@ -307,13 +318,18 @@ class DatasetStore:
         try:
             yield
         except (DBAPIError, UnicodeEncodeError, ValueError) as error:
-            reason = str(getattr(error, "orig", error)).strip()
+            cause = getattr(error, "orig", error)
+            reason = str(cause).strip()
+            if isinstance(cause, sqlite3.OperationalError) and "locked" not in reason:
+                raise worded(Path(self._url.database or ""), cause) from error
             if isinstance(error, IntegrityError):
                 raise StoreError(f"{self._shown}: {reason}") from error
             remedy = ""
-            if isinstance(error, OperationalError):
+            if getattr(cause, "pgcode", None) in _POSTGRES_FULL:
+                remedy = "; the disk of the PostgreSQL server is full: free some space there"
+            elif isinstance(error, OperationalError):
                 remedy = (
-                    "; check that the file's folder is writable and no process holds its lock"
+                    "; end the process that holds its lock"
                     if self._url.get_backend_name() == "sqlite"
                     else "; start PostgreSQL, correct TESTBENCH_POSTGRES_URI, or unset it to use the "
                     "embedded store"
@@ -384,9 +400,14 @@ def _engine(url: URL) -> Engine:
         )
     path = Path(url.database or "")
     # No pool: an SQLite connection that is open during a fork is a danger to both processes.
-    engine = sa.create_engine(url, creator=lambda: connect(path), poolclass=NullPool)
+    engine = sa.create_engine(url, creator=lambda: _sqlite(path), poolclass=NullPool)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _sqlite(path: Path) -> sqlite3.Connection:
+    """A connection to the file: to read it alone where this user may not write it."""
+    return connect(path) if is_writable(path) or not is_stored(path) else connect_to_read(path)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -10,11 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from testbench_dagster.core.errors import StoreError, TestbenchError
+from testbench_dagster.stores.disk import full_disk, is_full
 
 _HOME = "TESTBENCH_HOME"  # the variable that says where the embedded stores lie, and what is published
 _PRIVATE = 0o700
 #: What to do where the caller named the path.
 ANOTHER_OUT = "choose another --out"
+#: What to do where the disk of the home is full, but to free some space.
+ANOTHER_DISK = f"set {_HOME} to a folder on another disk"
 
 
 def create_folder(path: Path, variable: str = _HOME, mode: int = _PRIVATE) -> None:
@@ -33,6 +36,8 @@ def create_folder(path: Path, variable: str = _HOME, mode: int = _PRIVATE) -> No
         if not path.is_dir():
             raise NotADirectoryError(None, "it is a file")
     except OSError as error:
+        if is_full(error):
+            raise full_disk(path, f"set {variable} to a folder on another disk") from None
         raise StoreError(
             f"{variable} {path} cannot be created: {error.strerror or error}; set it to a folder this user "
             "may write"
@@ -66,6 +71,8 @@ def writing(path: Path, remedy: str = ANOTHER_OUT) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_full(error):
+            raise full_disk(path, remedy) from None
         raise StoreError(f"cannot write {path}: {error.strerror or error}; {remedy}") from None
 
 

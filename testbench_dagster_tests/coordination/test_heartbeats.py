@@ -178,3 +178,16 @@ def test_a_stopped_process_is_gone_when_its_time_is_over_and_knows_it(
 def test_bad_arguments_are_named(tmp_path, arguments, wrong):
     with pytest.raises(ValueError, match=wrong):
         Heartbeat(Target(str(tmp_path)).open(), *arguments)
+
+
+def test_a_heartbeat_of_a_clock_that_is_ahead_lasts_no_longer_than_its_own_length(store, monkeypatch):
+    """Days ahead: it is not taken for dead at once, for its machine may live, nor waited for until then."""
+    from testbench_dagster.coordination import heartbeats as module
+
+    store.put_new(HEARTBEATS, [elsewhere("dead", 3 * 86_400.0), elsewhere("living", 3 * 86_400.0)])
+    began = module.boot_clock()
+    monkeypatch.setattr(module, "boot_clock", lambda: began)
+    assert not is_gone(beat(store, "dead")) and not is_gone(beat(store, "living"))
+    store.upsert(HEARTBEATS, [elsewhere("living", 3 * 86_400.0 + 10)])
+    monkeypatch.setattr(module, "boot_clock", lambda: began + 34.0)
+    assert is_gone(beat(store, "dead")) and not is_gone(beat(store, "living"))

@@ -21,14 +21,14 @@ LOOKED_AT = {
     "CLASSIFIER": (3, "f0d49d7e77d9065ead055705b68fa75818dd3fde0b1080df17dcdfa2fdede956"),
     "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
     "SCORER": (2, "50ae692798fe458e181177f77074d7c03e160618855009a907a5cd3403c707f6"),
-    "WINDOWS": (8, "1c3b666bdf86bc178a0d5caf54bd4270b8764f568763a783ae4fb94605381f61"),
-    "PLANS": (9, "34eaf3df4f35ddadfda2d5530b03fcade8e908028184245ba1ae0382c6772c7c"),
-    "CODE": (1, "468dd7aed81dfa66079b56cc8716046515bebaa2de3aaa680f3c7b90270fa7de"),
-    "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),
-    "TWINS": (1, "beb3afcde22220bab9cf7471ea0b1105abefd18fe4fc61d61a57dd88b53119bf"),
-    "PUBLIC_GAPS": (1, "60bd6195bba3336f1ca7474b882c1b4c82296b94a423b83a505b0189d7802503"),
-    "FRESH": (1, "79c3c2dc746cd8b453dfe2e5a0719f03551b5155f0bd848e0928b7f2ad89cf50"),
     "TOOLS": (1, "88abcad36c7c795f18cbb02ed5f7ef2c059564c665a0a4cd8f5847efc3af5398"),
+    "TWINS": (1, "beb3afcde22220bab9cf7471ea0b1105abefd18fe4fc61d61a57dd88b53119bf"),
+    "FRESH": (1, "79c3c2dc746cd8b453dfe2e5a0719f03551b5155f0bd848e0928b7f2ad89cf50"),
+    "CODE": (1, "468dd7aed81dfa66079b56cc8716046515bebaa2de3aaa680f3c7b90270fa7de"),
+    "WINDOWS": (9, "43d41b35e2ee3e9c251a4a46e14416bb391bde01e0611cc998591407f78dcd48"),
+    "PLANS": (10, "e354bdaf0af8f48917f4c272bbb337b975f856c543c4f64fb2a8b42320c7e212"),
+    "SCORE_STREAMS": (2, "f5cb9ff5408e36e79275541132ff4a806d47cebe6f47afc0669bdae3822a7d1e"),
+    "PUBLIC_GAPS": (1, "60bd6195bba3336f1ca7474b882c1b4c82296b94a423b83a505b0189d7802503"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}
 #: Fields of syntax trees that say nothing of what is done, or that only some versions of Python have.

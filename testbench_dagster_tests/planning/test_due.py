@@ -628,3 +628,13 @@ def test_carrying_out_a_plan_leaves_nothing_due(
     for _ in range(2):
         past = past.answered(planned(past, rule, variance, retry))
     assert planned(past, rule, variance, retry).due == []
+
+
+def test_what_is_dated_ahead_is_asked_again_whatever_it_was() -> None:
+    ahead = NOW + 3 * 24 * HOUR
+    sequence = prompts(4)
+    asked = [outcome(0, at=ahead), outcome(1), outcome(2, Fault.SUPPLIER_REFUSED, ahead)]
+    plan = plan_task(sequence, asked, **ALL_OF, grace=OLD_GRACE, final_elsewhere={sequence[3].doc_id: ahead})
+    assert sorted(positions(plan)) == [0, 2, 3] and plan.fresh == 1
+    at_its_time = plan_task(sequence, asked, rule=None, now=ahead, max_age=MAX_AGE)
+    assert 0 not in positions(at_its_time)

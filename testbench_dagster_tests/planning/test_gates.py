@@ -171,3 +171,12 @@ def test_better_abilities_never_close_a_gate(
         assert opens(Ability(1.0, 1.0, found + 1, NOW))
     elif score == success == 1.0:
         assert found < wanted
+
+
+def test_a_summary_dated_ahead_opens_no_gate() -> None:
+    written = gates({"taxonomy": "t", "min_score": 0.1})
+    for at, opens in ((NOW, True), (NOW + DAY / 1440, True), (NOW + 3 * DAY, False)):
+        found = {("t", None): Ability(0.9, 1.0, 50, at)}
+        verdict = check_gates(written, facts(abilities=found))
+        assert verdict.open == opens, verdict
+    assert "is dated ahead of now" in verdict.reason

@@ -64,3 +64,10 @@ def test_retries_never_become_more_frequent(failures: int, first: float, longest
     settings = PlanningSettings(retry_minutes=first, retry_max_hours=longest)
     delay = retry_delay(failures, settings)
     assert timedelta(0) <= delay <= retry_delay(failures + 1, settings) <= timedelta(hours=longest)
+
+
+@pytest.mark.parametrize("limit", [DAILY, SESSION])
+def test_a_sample_dated_ahead_keeps_nothing_waiting(limit: ScheduleLimit) -> None:
+    ahead = NOW + timedelta(days=3)
+    assert schedule_verdict(limit, ahead, 5, NOW, 5, 10).ready
+    assert not schedule_verdict(limit, NOW + timedelta(seconds=30), 5, NOW, 5, 10).ready

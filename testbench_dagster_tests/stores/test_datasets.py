@@ -232,3 +232,13 @@ def test_unusable_urls_are_named_without_the_password(url):
 def test_repr_hides_the_password():
     store = DatasetStore("postgresql://user:s3cret@host:1/db?options=-cx")
     assert repr(store) == "DatasetStore('postgresql://user:***@host:1/db')"
+
+
+def test_a_full_disk_of_the_server_is_told(postgres_database_uri: str) -> None:
+    store = DatasetStore(postgres_database_uri)
+    raised = "DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$"
+    with pytest.raises(StoreError) as caught, store._write("x") as connection:
+        connection.execute(sa.text(raised))
+    told = str(caught.value)
+    assert "could not extend file" in told and "the disk of the PostgreSQL server is full: free some" in told
+    store.close()

@@ -173,3 +173,52 @@ def test_standalone_server(tmp_path):
         store.close()
     finally:
         servers.stop(server)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("mongo_uri")
+def test_what_the_server_fails_at(tmp_path):
+    """Its disk is full: told with the remedy. It ceases to be the primary: what may be done twice is."""
+    port = servers.free_port()
+    server = servers.start_mongod(tmp_path, port, parameters=["enableTestCommands=1"])
+    uri = f"mongodb://127.0.0.1:{port}/failing?replicaSet=rs0"
+    store = open_documents(tmp_path, uri)
+    client = MongoClient(uri)
+
+    def fail(command: str, code: int, **how: object) -> None:
+        data = {"failCommands": [command], "errorCode": code, **how}
+        client.admin.command({"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": data})
+
+    try:
+        assert store.put_new(JOBS, [{"_id": "a", "rank": 1}, {"_id": "b", "rank": 2}, {"_id": "c"}]) == 3
+        fail("insert", 14031)
+        with pytest.raises(StoreError, match="the disk of the MongoDB server is full: free some space"):
+            store.put_new(JOBS, [{"_id": "d"}])
+        for n, code in enumerate((11602, 189)):
+            fail("delete", code)
+            assert store.purge(JOBS, {"rank": n + 1}) == 1
+        fail("update", 91)
+        assert store.fill(JOBS, "rank", 7) == 1
+        fail("createIndexes", 11600)
+        assert store.count(replace(JOBS, name="others")) == 0
+        fail("delete", 20)
+        with pytest.raises(StoreError):
+            store.purge(JOBS, {"rank": 7})
+    finally:
+        store.close()
+        client.close()
+        servers.stop(server)
+
+
+@pytest.mark.parametrize(
+    ("hurried", "options", "milliseconds"),
+    [
+        (False, "", 30_000),
+        (True, "", 5_000),
+        (False, "?serverSelectionTimeoutMS=700", 700),
+        (True, "?retryWrites=true&serverselectiontimeoutms=60000", 60_000),
+    ],
+)
+def test_how_long_a_server_is_looked_for(tmp_path, hurried, options, milliseconds):
+    with contextlib.closing(open_documents(tmp_path, f"mongodb://h:1/db{options}", hurried=hurried)) as store:
+        assert store._database().client.options.server_selection_timeout == milliseconds / 1000

@@ -1,5 +1,7 @@
 """Sensor ``stale_scores``: asks the planner whose scores need samples, requests evaluations in batches."""
 
+from datetime import UTC, datetime
+
 import dagster as dg
 
 from testbench_dagster.config.settings import Settings
@@ -15,6 +17,7 @@ from testbench_dagster.defs.partitions import (
     suppliers_in_flight,
     suppliers_per_run,
 )
+from testbench_dagster.stages.ahead import dated_ahead
 from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.workspace import Workspace
 
@@ -37,6 +40,8 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         if not catalog_is_ready(workspace):
             return dg.SensorResult(skip_reason="no task has its dataset yet")
+        if (told := dated_ahead(workspace, datetime.now(UTC))) is not None:
+            context.log.warning(told)
         order = list(context.instance.get_dynamic_partitions(SUPPLIER))
         known = set(order)
         versions = {w.key: w.version for w in due_suppliers(workspace) if w.key in known}

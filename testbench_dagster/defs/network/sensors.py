@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.automation import run_key, sensor_status
 from testbench_dagster.defs.catalog.sensors import catalog_is_ready
@@ -90,4 +91,5 @@ def _first_evaluations(order: list[str], added: list[str]) -> list[dg.RunRequest
 def _report_is_due(cursor: str | None, now: datetime) -> bool:
     if not cursor:
         return True
-    return datetime.fromisoformat(json.loads(cursor)["reported_at"]) + _REPORT_EVERY <= now
+    reported_at = datetime.fromisoformat(json.loads(cursor)["reported_at"])
+    return reported_at + _REPORT_EVERY <= now or is_ahead(reported_at, now)

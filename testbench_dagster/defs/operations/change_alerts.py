@@ -48,7 +48,9 @@ def change_alerts_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
         if not url:
             return dg.SkipReason(f"automation.alert_webhook_env names {name}, which is not set; export it")
         since, told, tasks = _read_cursor(context.cursor)
-        tasks.look(workspace, datetime.now(UTC))
+        now = datetime.now(UTC)
+        since = min(since, now)  # a change that was dated ahead does not keep others from being told
+        tasks.look(workspace, now)
         where = {"detected_at": {"gte": since - _OVERLAP}}
         fresh = [
             change

@@ -13,6 +13,7 @@ import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.coordination.heartbeats import holder_is_gone
+from testbench_dagster.core.clock import SKEW
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.automation import sensor_status
 from testbench_dagster.stages.workspace import Workspace
@@ -39,7 +40,9 @@ def lost_runs_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
             dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
         ):
             run = record.dagster_run
-            if record.start_time is None or time.time() - record.start_time < _GRACE_S:
+            age = None if record.start_time is None else time.time() - record.start_time
+            # one that starts in the future was begun by a clock that was set back since
+            if age is None or -SKEW.total_seconds() <= age < _GRACE_S:
                 continue
             if not holder_is_gone(workspace.documents, run.run_id):
                 continue

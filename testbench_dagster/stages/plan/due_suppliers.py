@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.records.plans import DuePlan, SpentSession
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.discover.roster import active_suppliers
@@ -80,7 +81,7 @@ def waiting_suppliers(
 
 
 def _is_due(plan: DuePlan | None, fingerprint: str, height: int | None, now: datetime) -> bool:
-    if plan is None:
+    if plan is None or is_ahead(plan.planned_at, now):
         return True
     if plan.fingerprint != fingerprint and not plan.failures:
         return True

@@ -18,6 +18,7 @@ from typing import Any
 from testbench_dagster.coordination.budgets import period_start
 from testbench_dagster.coordination.pace import DayLedger
 from testbench_dagster.core.capabilities import LETTERS_ARE_FOR_CHAT, is_unsupported, why_it_cannot
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.price import from_micros
@@ -459,7 +460,7 @@ class Planner:
 
     def _retry_at(self, key: str) -> datetime | None:
         outlook = self._outlooks.get(key)
-        if outlook is None:
+        if outlook is None or is_ahead(outlook.planned_at, self.now):
             return None
         put_off = outlook.put_off_until
         if not outlook.failures:
@@ -545,11 +546,11 @@ class Planner:
             seed=epoch.seed,
             measured=window.measured,
             state=self._state_of(proxy, spec, registration, window),
-            last_at=past.last_at,
+            last_at=None if is_ahead(past.last_at, self.now) else past.last_at,
             last_height=past.last_height,
             max_age=max_age,
             unscored=self._unscored(supplier.key, spec.name),
-            absent_until=_absent_until(past.outcomes) if flags.output_type == "get" else None,
+            absent_until=_absent_until(past.outcomes, self.now) if flags.output_type == "get" else None,
             needs_own_answers=_needs_own_answers(spec),
             asked_of_proxy=self._is_asked(proxy, spec),
             asks_model=flags.output_type != "get",
@@ -564,7 +565,10 @@ class Planner:
     def _unscored(self, supplier: str, task: str) -> Unscored | None:
         """The answered docs of a task that wait for its scorer."""
         waits = self._outages.get((supplier, task))
-        return None if waits is None else Unscored(waits.docs, waits.retry_at, waits.reason)
+        if waits is None:
+            return None
+        retry_at = self.now if is_ahead(waits.tried_at, self.now) else waits.retry_at
+        return Unscored(waits.docs, retry_at, waits.reason)
 
     @cached_property
     def _outages(self) -> dict[tuple[str, str], ScorerOutageRecord]:
@@ -752,10 +756,10 @@ def _needs_own_answers(spec: TaskSpec) -> bool:
     return spec.signs or spec.samples is None or spec.samples.ids is not None
 
 
-def _absent_until(outcomes: Sequence[CallOutcome]) -> datetime | None:
+def _absent_until(outcomes: Sequence[CallOutcome], now: datetime) -> datetime | None:
     """When a page is asked for again whose newest answer was that the supplier does not serve it to us."""
     newest = max(outcomes, key=lambda outcome: outcome.finished_at, default=None)
-    if newest is None or not newest.fault.row.denies_page:
+    if newest is None or not newest.fault.row.denies_page or is_ahead(newest.finished_at, now):
         return None
     return newest.finished_at + _ABSENT
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.records.set_aside import SetAsideRecord, Step, VoidDocRecord
 from testbench_dagster.core.registration import Registration
@@ -94,6 +95,7 @@ def resting_tasks(workspace: Workspace, specs: Iterable[TaskSpec], now: datetime
         for spec in specs
         if (one := found.get(spec.name)) is not None
         and one.retry_at > now
+        and not is_ahead(one.tried_at, now)
         and one.source == source_state(spec)
     }
 

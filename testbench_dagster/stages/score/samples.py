@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from testbench_dagster.core.clock import SKEW, is_ahead
 from testbench_dagster.core.doc_states import DocClock, DocOutcome, DocState
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import DocAttempt, WindowAttempt
@@ -335,6 +336,10 @@ class _Reader:
     # -- what counts --------------------------------------------------------------------------------------
 
     def _window(self, spec: TaskSpec, docs: _Docs, since: datetime) -> WindowSamples:
+        if ahead := [s.at for s in docs.outcomes if is_ahead(s.at, self._now)]:
+            # nobody knows how old it is: it keeps its slot until what is dated right takes its place
+            outcomes = [replace(s, at=since) if is_ahead(s.at, self._now) else s for s in docs.outcomes]
+            docs = replace(docs, outcomes=outcomes, holds_until=[*docs.holds_until, min(ahead) - SKEW])
         age = spec.max_age(self._workspace.config.settings.sampling.max_age_days)
         by_doc: dict[int, list[Sample]] = {}
         of_gates: dict[int, list[Sample]] = {}

@@ -43,16 +43,19 @@ __all__ = [
 ]
 
 
-def open_documents(home: Path, mongo_uri: str | None, *, any_schema: bool = False) -> DocumentStore:
+def open_documents(
+    home: Path, mongo_uri: str | None, *, any_schema: bool = False, hurried: bool = False
+) -> DocumentStore:
     """Return the document store: MongoDB when a URI is given, else ``documents.sqlite3`` in ``home``.
 
     Nothing is created or contacted before the first use, which raises
     :class:`~testbench_dagster.stores.schema.SchemaError` for a store of another schema version, unless
-    ``any_schema``.
+    ``any_schema``. A server that does not answer is waited for as long as a replica set takes to elect
+    another primary; ``hurried``: a person waits for a first answer, who is told sooner.
     """
     if mongo_uri:
         # Only who uses MongoDB pays for importing its client.
         from testbench_dagster.stores.documents.mongo import MongoDocuments
 
-        return MongoDocuments(mongo_uri, any_schema=any_schema)
+        return MongoDocuments(mongo_uri, any_schema=any_schema, hurried=hurried)
     return SqliteDocuments(home / "documents.sqlite3", any_schema=any_schema)

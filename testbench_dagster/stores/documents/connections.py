@@ -16,12 +16,14 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from testbench_dagster.core.errors import StoreError
+from testbench_dagster.stores.disk import full_disk, is_full
 from testbench_dagster.stores.documents.contract import DuplicateKey
-from testbench_dagster.stores.files import create_folder
+from testbench_dagster.stores.files import ANOTHER_DISK, create_folder, is_stored
 
 BUSY_SECONDS = 30.0
 """How long a statement waits for another process's write lock."""
@@ -43,10 +45,12 @@ class _Slot:
         self.lock = threading.RLock()
         self.pid = os.getpid()
         self.connection: sqlite3.Connection | None = None
+        self.snapshot: Snapshot | None = None  # of a connection that sees the file as nobody changes it
 
     def close(self) -> None:
         """Close the connection if this process opened it, else keep it untouched for good."""
         connection, self.connection = self.connection, None
+        self.snapshot = None
         if connection is None:
             return
         if self.pid == os.getpid():
@@ -59,7 +63,10 @@ class _Slot:
 
 
 class Connections:
-    """Opens and hands out the connections to one SQLite file, and words its errors."""
+    """Opens and hands out the connections to one SQLite file, and words its errors.
+
+    A file that this user may not write is opened to be read alone: see :func:`connect_to_read`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,12 +85,16 @@ class Connections:
         slot = self._slot()
         with slot.lock:
             try:
+                if slot.snapshot is not None and slot.snapshot.is_outdated():
+                    slot.close()
                 if slot.connection is None or slot.pid != os.getpid():
                     slot.close()
                     if self._closed:
                         raise StoreError(f"{self.path}: the store is closed")
-                    slot.connection, slot.pid = connect(self.path), os.getpid()
-                yield slot.connection
+                    self._open(slot)
+                yield slot.connection  # type: ignore[misc]  # which is open now
+                if slot.snapshot is not None:
+                    slot.snapshot.check()
             except sqlite3.Error as error:
                 raise worded(self.path, error) from error
 
@@ -103,6 +114,19 @@ class Connections:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    @property
+    def read_alone(self) -> bool:
+        """Whether this user may read the file and not write it."""
+        return not is_writable(self.path) and is_stored(self.path)
+
+    def _open(self, slot: _Slot) -> None:
+        slot.pid = os.getpid()
+        if self.read_alone:
+            slot.snapshot = Snapshot.of(self.path)
+            slot.connection = connect_to_read(self.path)
+        else:
+            slot.connection = connect(self.path)
 
     def close(self) -> None:
         """Close every thread's connection; later use raises :class:`StoreError`."""
@@ -143,6 +167,8 @@ def create_private(path: Path) -> None:
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except OSError as error:
+        if is_full(error):
+            raise full_disk(path, ANOTHER_DISK) from error
         raise StoreError(
             f"{path} cannot be created: {error.strerror}; set TESTBENCH_HOME to a writable folder"
         ) from error
@@ -175,27 +201,79 @@ def is_writable(path: Path) -> bool:
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
-    """Open a file that may not be written, for a look.
+@dataclass(frozen=True)
+class Snapshot:
+    """A file that is read as if nobody changed it, and by what it shows that somebody did."""
 
-    SQLite wants to write beside a file in WAL mode even to read it. A file whose log holds nothing says
-    everything itself, and is opened as one that nobody changes meanwhile: close it soon.
+    path: Path
+    stamp: tuple[int, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> Snapshot | None:
+        """Of a file as it is now; None where its log holds something, which SQLite then reads with it."""
+        return None if _beside(path, "shm").exists() or _in_log(path) else cls(path, _stamp(path))
+
+    def is_outdated(self) -> bool:
+        """Whether the file changed, or its log has begun."""
+        return _stamp(self.path) != self.stamp or _in_log(self.path)
+
+    def check(self) -> None:
+        """Call it after each reading. Raises StoreError: the file changed, what was read may be wrong."""
+        if _stamp(self.path) != self.stamp:
+            raise StoreError(f"{self.path}: another process wrote it while it was read; repeat the command")
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Open a file that this user may not write, to read it.
+
+    SQLite wants to write beside a file in WAL mode even to read it, unless whoever writes has made the files
+    there. A file whose log holds nothing says everything itself, and is opened as one that nobody changes
+    meanwhile: whether somebody does is the caller's to find out (:class:`Snapshot`).
+
+    Raises:
+        StoreError: its log holds something and cannot be read with it.
     """
-    log = path.with_name(f"{path.name}-wal")
-    with_log = log.exists() and log.stat().st_size > 0
+    with_log = _beside(path, "shm").exists()
+    if not with_log and _in_log(path):
+        raise StoreError(
+            f"{path}: {_beside(path, 'wal').name} beside it holds what was written last, and cannot be read "
+            "without writing there; have a user who may write in that folder run the same command once, or "
+            "copy both files to a folder of your own and set TESTBENCH_HOME to it"
+        )
     options = "mode=ro" if with_log else "immutable=1"
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"{path.resolve().as_uri()}?{options}",
         uri=True,
         timeout=BUSY_SECONDS,
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.execute("PRAGMA temp_store=MEMORY")
+    return connection
+
+
+def _beside(path: Path, what: str) -> Path:
+    """A file that SQLite keeps beside a database: its log, or the index of that."""
+    return path.with_name(f"{path.name}-{what}")
+
+
+def _in_log(path: Path) -> bool:
+    try:
+        return _beside(path, "wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def worded(path: Path, error: sqlite3.Error) -> StoreError:
     """The store error for an error of SQLite: what happened, where, and what to do."""
     text = str(error)
+    if is_full(error, path):
+        return full_disk(path, ANOTHER_DISK)
     if isinstance(error, sqlite3.IntegrityError) and text.startswith("UNIQUE"):
         return DuplicateKey(f"{path}: {text}: another document already has these values")
     if "locked" in text or "busy" in text:

@@ -3,6 +3,11 @@
 Differences that a server imposes: ``put_new`` and ``upsert`` are atomic per document, not per call (ids are
 deterministic, so repeating the call completes it), and a stream that is not read for 30 minutes is closed by
 the server.
+
+While a replica set elects another primary, calls wait for it. The driver repeats reads and writes of single
+documents that the old primary may have got, and the set tells it if it had: they take effect once. What the
+driver leaves out (deleting and filling by a condition, making collections and indexes) comes to the same when
+it is done twice, and is repeated here. A stream is not: it ends with an error if its primary goes.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import MINYEAR, UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
@@ -20,6 +25,7 @@ from pymongo import ASCENDING, IndexModel, MongoClient, ReadPreference, ReplaceO
 from pymongo.collection import Collection as Native
 from pymongo.database import Database
 from pymongo.errors import (
+    AutoReconnect,
     BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
@@ -38,8 +44,11 @@ from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA, check_schema
 from testbench_dagster.stores.uris import without_password
 
 DEFAULT_DATABASE = "testbench"
-SELECTION_MS = 5_000
-"""How long a call looks for a server before it gives up."""
+T = TypeVar("T")
+SELECTION_MS = 30_000
+"""How long a call looks for a server before it gives up, unless the URI says: elections take about 12 s."""
+HURRIED_SELECTION_MS = 5_000
+"""The same where a person waits for a first answer."""
 ACKNOWLEDGE_MS = 30_000
 """How long a write waits for a majority of the replica set."""
 
@@ -53,6 +62,12 @@ _DUPLICATE = 11000
 _NAMESPACE_EXISTS = 48
 _INDEX_CONFLICTS = (85, 86)
 _DENIED = (13, 18)
+#: The server ceased to be the primary, or to run, in the midst of it.
+_STEPPED_DOWN = frozenset({91, 189, 10107, 11600, 11602, 13435, 13436})
+#: OutOfDiskSpace.
+_DISK_FULL = 14031
+_STEP_DOWNS = 3  # of primaries in a row that one call lives through
+_OWN_SELECTION = "serverselectiontimeoutms="
 _BSON_TYPES = {
     str: ["string"],
     int: ["int", "long"],
@@ -80,10 +95,12 @@ class MongoDocuments:
     sees what another has written. Safe across forks: each process opens its own client at first use.
 
     A database of another schema version is refused at first use, unless ``any_schema``: for who migrates it.
+    A server that does not answer is waited for long enough for an election; ``hurried``: a person waits.
     """
 
-    def __init__(self, uri: str, *, any_schema: bool = False) -> None:
+    def __init__(self, uri: str, *, any_schema: bool = False, hurried: bool = False) -> None:
         self._uri = uri
+        self._hurried = hurried
         self._any_schema = any_schema
         self._admitted = False
         self._clients: dict[int, MongoClient[Document]] = {}
@@ -224,17 +241,19 @@ class MongoDocuments:
         return claimed
 
     def purge(self, collection: Collection, where: Where) -> int:
-        """Delete the matching documents; return how many."""
+        """Delete the matching documents; return how many, or fewer if a primary went away meanwhile."""
         values.check_purge(collection, where)
         query = _query(collection, where)
         with self._errors():
-            return self._native(collection).delete_many(query).deleted_count
+            native = self._native(collection)
+            return _repeated(lambda: native.delete_many(query)).deleted_count
 
     def fill(self, collection: Collection, field: str, value: Any) -> int:
         """Set a declared field wherever it is null or missing; return how many. The server does it alone."""
         prepared = values.prepare_changes(collection, {field: value})
         with self._errors():
-            return self._native(collection).update_many({field: None}, {"$set": prepared}).modified_count
+            native = self._native(collection)
+            return _repeated(lambda: native.update_many({field: None}, {"$set": prepared})).modified_count
 
     def reindex(self, collection: Collection, say: Callable[[str], None]) -> None:
         """Build the indexes that a collection lacks, and drop those it had before; see the contract.
@@ -347,7 +366,7 @@ class MongoDocuments:
         """Raise unless duplicate keys are all that went wrong."""
         for wrong in error.details.get("writeErrors", ()):
             if wrong["code"] != _DUPLICATE:
-                raise StoreError(f"{self!r}: {wrong['errmsg']}") from error
+                raise StoreError(f"{self!r}: {wrong['errmsg']}{_remedy(wrong['code'])}") from error
         for wrong in error.details.get("writeConcernErrors", ()):
             raise StoreError(f"{self!r}: a write was not acknowledged: {wrong.get('errmsg')}") from error
 
@@ -379,8 +398,8 @@ class MongoDocuments:
                 journal=True,
                 wTimeoutMS=ACKNOWLEDGE_MS,
                 tz_aware=True,
-                serverSelectionTimeoutMS=SELECTION_MS,
                 appname="testbench_dagster",
+                **self._patience(),
             )
         except (InvalidURI, ConfigurationError, ValueError) as error:
             # Not chained: the cause may quote the URI with its password.
@@ -388,6 +407,12 @@ class MongoDocuments:
                 f"the MongoDB URI {without_password(self._uri)} is not usable ({type(error).__name__}); "
                 f"write mongodb://user:password@host:port/database, with the password percent-encoded"
             ) from None
+
+    def _patience(self) -> dict[str, Any]:
+        """How long to look for a server, where the URI does not say."""
+        if _OWN_SELECTION in self._uri.partition("?")[2].lower():
+            return {}
+        return {"serverSelectionTimeoutMS": HURRIED_SELECTION_MS if self._hurried else SELECTION_MS}
 
     def _admit(self, database: Database[Document]) -> None:
         """Begin a new database with the current schema version; refuse one of another version."""
@@ -408,8 +433,8 @@ class MongoDocuments:
             values.check_collection(collection)
             if not self._admitted:
                 self._admit(database)
-            _set_validator(database, collection)
-            _build_indexes(native, _index_models(collection))
+            _repeated(lambda: _set_validator(database, collection))
+            _repeated(lambda: _build_indexes(native, _index_models(collection)))
             self._ready[collection.name] = collection
         return native
 
@@ -432,10 +457,32 @@ class MongoDocuments:
                 f"or ask for less at once"
             ) from error
         except OperationFailure as error:
-            remedy = "; check the user and password in TESTBENCH_MONGO_URI" if error.code in _DENIED else ""
-            raise StoreError(f"{self!r}: {error.details and error.details.get('errmsg')}{remedy}") from error
+            told = error.details and error.details.get("errmsg")
+            raise StoreError(f"{self!r}: {told}{_remedy(error.code)}") from error
         except PyMongoError as error:
             raise StoreError(f"{self!r}: {error}") from error
+
+
+def _remedy(code: int | None) -> str:
+    """What to do about an error of the server's, where that can be told."""
+    if code in _DENIED:
+        return "; check the user and password in TESTBENCH_MONGO_URI"
+    if code == _DISK_FULL:
+        return "; the disk of the MongoDB server is full: free some space there"
+    return ""
+
+
+def _repeated(work: Callable[[], T]) -> T:
+    """Do what may be done twice, again where the primary went away in the midst of it."""
+    for _ in range(_STEP_DOWNS):
+        try:
+            return work()
+        except ServerSelectionTimeoutError:  # waited long enough
+            raise
+        except (AutoReconnect, OperationFailure) as error:
+            if isinstance(error, OperationFailure) and error.code not in _STEPPED_DOWN:
+                raise
+    return work()
 
 
 def _schema_version(database: Database[Document]) -> int | None:

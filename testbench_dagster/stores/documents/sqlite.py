@@ -23,12 +23,7 @@ from typing import Any
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import values
-from testbench_dagster.stores.documents.connections import (
-    Connections,
-    connect_to_read,
-    is_writable,
-    worded,
-)
+from testbench_dagster.stores.documents.connections import Connections
 from testbench_dagster.stores.documents.contract import Collection, Document, Group, Where
 from testbench_dagster.stores.documents.sqlite_tables import (
     COLUMN_TYPES,
@@ -42,6 +37,7 @@ from testbench_dagster.stores.documents.sqlite_tables import (
     obsolete_indexes,
     row_of,
     schema_version,
+    stand_in,
     write_schema_version,
 )
 from testbench_dagster.stores.files import is_stored
@@ -308,12 +304,6 @@ class SqliteDocuments:
         """The schema version of what is stored; None where nothing is. Creates and writes nothing."""
         if not is_stored(self.path):
             return None
-        if not is_writable(self.path):
-            try:
-                with contextlib.closing(connect_to_read(self.path)) as connection:
-                    return schema_version(connection)
-            except sqlite3.Error as error:
-                raise worded(self.path, error) from error
         with self._connections.use() as connection:
             return schema_version(connection)
 
@@ -439,6 +429,8 @@ class SqliteDocuments:
         """Begin a new file with the current schema version; refuse one of another version."""
         with self._connections.use() as connection:
             found = schema_version(connection)
+        if found is None and self._connections.read_alone:
+            found = DOCUMENTS_SCHEMA  # nothing is stored
         if found is None:
             with self._connections.write() as connection:
                 found = schema_version(connection)  # another process may have begun it meanwhile
@@ -456,6 +448,10 @@ class SqliteDocuments:
         values.check_collection(collection)
         if not self._admitted:
             self._admit()
+        if self._connections.read_alone:
+            with self._connections.use() as connection:
+                stand_in(connection, collection, self.path)
+            return
         with self._connections.use() as connection:
             current = is_current(connection, collection)
         if not current:

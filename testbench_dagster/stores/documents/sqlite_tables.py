@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence, Set
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from testbench_dagster.core.errors import StoreError
@@ -106,6 +107,27 @@ def is_current(connection: sqlite3.Connection, collection: Collection) -> bool:
     return _declared(connection, collection) == wanted and not missing_indexes(connection, collection)
 
 
+def stand_in(connection: sqlite3.Connection, collection: Collection, path: Path) -> None:
+    """Where a file may only be read: have an empty table for one that was never made, in this connection.
+
+    Raises :class:`StoreError` when the table lacks what the collection declares.
+    """
+    existing = {row[1] for row in connection.execute(f'PRAGMA table_info("{collection.name}")')}
+    if not existing:
+        connection.execute(f'CREATE TEMP TABLE IF NOT EXISTS "{collection.name}" ({_columns(collection)})')
+    elif missing := sorted(collection.fields.keys() - existing):
+        raise StoreError(
+            f"{path}: {collection.name} has no field {missing[0]} yet, and this user may not add it; have a "
+            "user who may write in that folder run the same command once"
+        )
+
+
+def _columns(collection: Collection) -> str:
+    """The columns of a collection's table, as SQL declares them."""
+    columns = "".join(f'"{name}" {COLUMN_TYPES[kind]}, ' for name, kind in collection.fields.items())
+    return f'"_seq" INTEGER PRIMARY KEY, "_id" TEXT NOT NULL UNIQUE, {columns}"_body" BLOB NOT NULL'
+
+
 def make_or_extend(connection: sqlite3.Connection, collection: Collection) -> None:
     """Create the table or add what the declaration has gained; inside a write transaction, idempotent.
 
@@ -125,11 +147,7 @@ def extend(connection: sqlite3.Connection, collection: Collection) -> None:
         'CREATE TABLE IF NOT EXISTS "_declared" (collection TEXT, field TEXT, type TEXT, '
         "PRIMARY KEY (collection, field)) WITHOUT ROWID"
     )
-    columns = "".join(f'"{name}" {COLUMN_TYPES[kind]}, ' for name, kind in collection.fields.items())
-    connection.execute(
-        f'CREATE TABLE IF NOT EXISTS "{collection.name}" ("_seq" INTEGER PRIMARY KEY, '
-        f'"_id" TEXT NOT NULL UNIQUE, {columns}"_body" BLOB NOT NULL)'
-    )
+    connection.execute(f'CREATE TABLE IF NOT EXISTS "{collection.name}" ({_columns(collection)})')
     declared = _declared(connection, collection)
     existing = {row[1] for row in connection.execute(f'PRAGMA table_info("{collection.name}")')}
     gained: list[str] = []

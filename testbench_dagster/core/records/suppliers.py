@@ -110,6 +110,10 @@ class RosterRow(NamedTuple):
     host: str | None
     owner: str | None
     price: Mapping[str, float] | None
+    public_key: str | None
+    generation: str | None
+    version: int | None
+    updated_at: datetime | None
 
 
 @view(SupplierRecord)

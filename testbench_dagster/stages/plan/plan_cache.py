@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from testbench_dagster.coordination.budgets import next_period
 from testbench_dagster.core import versions
 from testbench_dagster.core.doc_states import DocClock
-from testbench_dagster.core.records.plans import PlannedTaskState, PlanRecord
+from testbench_dagster.core.records.plans import PlannedTaskState, PlanProblem, PlanRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.schedule import retry_delay
@@ -161,8 +161,9 @@ def record_progress(
 
 def evaluation_problems(workspace: Workspace, keys: Iterable[str]) -> dict[str, str]:
     """Why the last evaluation of suppliers got nowhere, or went on without them; others are left out."""
-    plans = _cached_plans(workspace, keys)
-    return {key: plan.problem for key, plan in sorted(plans.items()) if plan.problem}
+    wanted = set(keys)
+    plans = typed.find(workspace.documents, PlanProblem, {"problem": {"ne": None}}, sort=[("_id", 1)])
+    return {plan.id: plan.problem for plan in plans if plan.problem and plan.id in wanted}
 
 
 def _cached_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, PlanRecord]:

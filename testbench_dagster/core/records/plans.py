@@ -95,6 +95,15 @@ class PlanOutlook(NamedTuple):
 
 
 @view(PlanRecord)
+class DemandOfSupplier(NamedTuple):
+    """What a due supplier would ask of its service's budget."""
+
+    id: str
+    due_calls: int | None
+    session_spent_until: int | None
+
+
+@view(PlanRecord)
 class DuePlan(NamedTuple):
     """What tells whether a supplier is due."""
 

@@ -132,6 +132,14 @@ class SupplierId(NamedTuple):
 
 
 @view(SupplierRecord)
+class SupplierSource(NamedTuple):
+    """Who lists a supplier."""
+
+    id: str
+    source: str | None
+
+
+@view(SupplierRecord)
 class OperatorKey(NamedTuple):
     """The public key of an operator."""
 
@@ -145,3 +153,12 @@ class SourceApi(NamedTuple):
 
     source: str | None
     api: Api | None
+
+
+@counted(SupplierRecord)
+class SourceService(NamedTuple):
+    """Suppliers by who lists them and what they serve."""
+
+    source: str | None
+    service: str
+    n: int

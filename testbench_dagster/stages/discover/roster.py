@@ -29,8 +29,10 @@ from testbench_dagster.core.records.suppliers import (
     RosterEvent,
     RosterRow,
     SourceApi,
+    SourceService,
     SupplierId,
     SupplierRecord,
+    SupplierSource,
 )
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Api, TransportName
 from testbench_dagster.core.supplier import ACTIVE, CONFIG_SOURCE, LEFT, Supplier
@@ -182,6 +184,39 @@ def active_apis(workspace: Workspace) -> set[Api]:
     rows = typed.group(workspace.documents, SourceApi, {"status": ACTIVE})
     listed = {row.api for row in rows if row.source in labels and row.api is not None}
     return {s.api for s in settings.suppliers} | listed
+
+
+def active_keys(
+    workspace: Workspace, service: str | None = None, among: Collection[str] | None = None
+) -> set[str]:
+    """Keys of :func:`active_suppliers`, by a row of two fields each.
+
+    Args:
+        workspace: the installation.
+        service: only those of this service.
+        among: only those of these keys; no others are read.
+    """
+    settings = workspace.config.settings
+    labels = set(source_labels(settings))
+    where: dict[str, Any] = {"status": ACTIVE}
+    if service is not None:
+        where["service"] = service
+    if among is not None:
+        where["_id"] = {"in": sorted(among)}
+    listed = {row.id for row in typed.find(workspace.documents, SupplierSource, where) if row.source in labels}
+    own = {s.key for s in settings.suppliers if service is None or s.service == service}
+    return listed | (own if among is None else own.intersection(among))
+
+
+def active_by_service(workspace: Workspace) -> Counter[str]:
+    """How many suppliers of each service are active, without reading them one by one."""
+    settings = workspace.config.settings
+    labels = set(source_labels(settings))
+    found = Counter(supplier.service for supplier in settings.suppliers)
+    for row in typed.group(workspace.documents, SourceService, {"status": ACTIVE}):
+        if row.source in labels:
+            found[row.service] += row.n
+    return found
 
 
 def retirable(workspace: Workspace, now: datetime, keys: Collection[str] | None = None) -> list[str]:

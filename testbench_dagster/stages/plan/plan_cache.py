@@ -43,6 +43,7 @@ def refresh_plans(
     planner = Planner(workspace, now=now)
     by_settings, restricted = settings_fingerprint(workspace), restricted_tasks(workspace)
     planned = list(suppliers)
+    planner.look_up([supplier.key for supplier in planned])
     plans = {supplier.key: planner.plan(supplier) for supplier in planned}
     quotas = planner.quotas(plans, planned)
     budget = workspace.config.settings.budget

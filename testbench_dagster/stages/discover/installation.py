@@ -9,6 +9,7 @@ it may change its sources, and who is no longer listed leaves. Everybody else is
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
@@ -134,8 +135,11 @@ def _named(labels: Sequence[str]) -> str:
 
 
 def _file(config: Config) -> Path:
-    """Of one configuration file: a second one that shares the home is no less a second installation."""
-    return config.home / f"installation-{content_hash(str(config.path))[:12]}"
+    """Of one configuration file: a second one that shares the home is no less a second installation.
+
+    By where it lies as seen from the home: both may be moved together.
+    """
+    return config.home / f"installation-{content_hash(os.path.relpath(config.path, config.home))[:12]}"
 
 
 def _kept_name(config: Config) -> str | None:

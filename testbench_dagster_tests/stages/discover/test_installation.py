@@ -133,3 +133,14 @@ def test_two_configurations_of_one_home_are_two_installations(
 def test_a_name_that_is_none_is_refused(host: Callable[..., Workspace]) -> None:
     with pytest.raises(ConfigError, match="installation: 'my net' is no name of an installation"):
         host("one", "a", installation="my net")
+
+
+def test_an_installation_may_be_moved_with_its_home(
+    host: Callable[..., Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TESTBENCH_MONGO_URI")
+    first = host("one", "ab")
+    refresh_roster(first)
+    first.close()
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert refresh_roster(host("moved", "b")).left == ["a@external"]

@@ -157,7 +157,9 @@ def main() -> None:
             requests = len(result.run_requests or ())
             print(f"{label:<38}  {seconds:>7.2f}  {seconds / peer:>7.0f}  {requests:>8}")
 
-        print(f"{args.suppliers} suppliers x {args.tasks} tasks, CPU seconds, target {TARGET_S:.0f} s a tick\n")
+        print(
+            f"{args.suppliers} suppliers x {args.tasks} tasks, CPU seconds, target {TARGET_S:.0f} s a tick\n"
+        )
         cursor = joining(tick, instance, args.suppliers)
         with Workspace(load_config(path)) as workspace:
             plan(workspace)
@@ -199,7 +201,8 @@ def joining(tick: Callable[..., dg.SensorResult], instance: dg.DagsterInstance, 
     minutes, asked = joined_after * EVERY_S / 60, (len(costs) - 1) * EVERY_S / 60
     print(
         f"new_suppliers, joining: {joined_after} ticks ({minutes:.0f} min) until all have partitions, {runs} "
-        f"first evaluations in {asked:.0f} min; median {statistics.median(costs):.2f} s, most {max(costs):.2f} s"
+        f"first evaluations in {asked:.0f} min; "
+        f"median {statistics.median(costs):.2f} s, most {max(costs):.2f} s"
     )
     return cursor
 

@@ -92,7 +92,7 @@ def unfinished_backfill(instance: dg.DagsterInstance, tag: str, value: str) -> s
 
 
 def covered_by_backfills(instance: dg.DagsterInstance, keys: Collection[str]) -> set[str]:
-    """Those of the suppliers that a backfill which has not ended is about, whether it has runs of them yet."""
+    """Those of the suppliers that a backfill which has not ended is about, with runs of them or not yet."""
     going_on = [status for status in BulkActionStatus if status not in BULK_ACTION_TERMINAL_STATUSES]
     covered: set[str] = set()
     for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=going_on)):

@@ -8,6 +8,7 @@ import dagster as dg
 
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.sources import InstallationRecord, SourceLossRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.defs import freshness
@@ -28,9 +29,18 @@ _SHOWN = 500  # rows of a table: it lives in an event row
     freshness_policy=freshness.ROSTER,
     kinds={"python"},
     metadata=touches(
-        reads=(SupplierRecord, HeightRecord, SessionRecord, PlanRecord),
+        reads=(
+            SupplierRecord,
+            InstallationRecord,
+            SourceLossRecord,
+            HeightRecord,
+            SessionRecord,
+            PlanRecord,
+        ),
         writes={
             SupplierRecord.collection.name: "joins, leaves, returns and changes, with their history",
+            InstallationRecord.collection.name: "whose suppliers these are, with the names of its sources",
+            SourceLossRecord.collection.name: "who was left out all at once, until that is believed",
             HeightRecord.collection.name: "the newest block of a service",
             SessionRecord.collection.name: "the sessions of its applications",
             PlanRecord.collection.name: "who joined, returned or changed is due at once",

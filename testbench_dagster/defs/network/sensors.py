@@ -26,7 +26,7 @@ from testbench_dagster.defs.partitions import (
     suppliers_in_flight,
     suppliers_per_run,
 )
-from testbench_dagster.stages.discover.roster import RosterReport, refresh_roster, retirable
+from testbench_dagster.stages.discover.roster import refresh_roster, retirable
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 

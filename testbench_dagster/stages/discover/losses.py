@@ -110,9 +110,11 @@ def _mark(key: str) -> str:
 
 def _words(label: str, loss: SourceLossRecord, settings: RosterSettings) -> str:
     lists = "lists none of" if loss.missing >= loss.known else f"leaves out {loss.missing} of"
+    agree = (
+        f"{counted(settings.loss_looks, 'look')} over {counted(settings.loss_minutes, 'minute', 'g')} agree "
+        f"({loss.looks} so far, since {loss.since:%Y-%m-%d %H:%M} UTC)"
+    )
     return (
-        f"{label}: {lists} the {counted(loss.known, 'supplier')} known of it, which is not believed yet: they "
-        f"stay until {counted(settings.loss_looks, 'look')} over {settings.loss_minutes:g} minutes agree "
-        f"({loss.looks} so far, since {loss.since:%Y-%m-%d %H:%M} UTC); correct the source, or set "
-        "roster.loss_share: 1 to believe it at once"
+        f"{label}: {lists} the {counted(loss.known, 'supplier')} known of it, which is not believed yet: "
+        f"they stay until {agree}; correct the source, or set roster.loss_share: 1 to believe it at once"
     )

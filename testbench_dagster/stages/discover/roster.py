@@ -203,7 +203,9 @@ def active_keys(
         where["service"] = service
     if among is not None:
         where["_id"] = {"in": sorted(among)}
-    listed = {row.id for row in typed.find(workspace.documents, SupplierSource, where) if row.source in labels}
+    listed = {
+        row.id for row in typed.find(workspace.documents, SupplierSource, where) if row.source in labels
+    }
     own = {s.key for s in settings.suppliers if service is None or s.service == service}
     return listed | (own if among is None else own.intersection(among))
 
@@ -578,7 +580,7 @@ class _Recorder:
         histories = typed.by_id(self._documents, SupplierRecord, events) if events else {}
 
         def write(key: str) -> bool:
-            name, changes, event = wanted[key]
+            _, changes, event = wanted[key]
             if event is not None:
                 before = histories.get(key)
                 if before is None or before.version != known[key].version:
@@ -682,7 +684,9 @@ class _Recorder:
         return RosterEvent(at=self._now, event=event, refresh=self._refresh, height=height, **facts)
 
 
-def _changed(documents: DocumentStore, before: SupplierRecord | RosterRow, changes: Mapping[str, Any]) -> bool:
+def _changed(
+    documents: DocumentStore, before: SupplierRecord | RosterRow, changes: Mapping[str, Any]
+) -> bool:
     """Change a supplier unless another process did meanwhile; say whether it was changed."""
     where = {"_id": before.id, "version": before.version}
     version = (before.version or 0) + 1

@@ -155,20 +155,21 @@ def main() -> None:
             seconds, result = timed(lambda: tick(name, cursor))
             assert isinstance(result, dg.SensorResult)
             requests = len(result.run_requests or ())
-            print(f"{label:<38}  {seconds:>7.2f}  {seconds / peer:>7.0f}  {requests:>8}")
+            print(f"{label:<38}  {seconds:>7.2f}  {seconds / peer:>7.0f}  {requests:>8}", flush=True)
 
         print(
             f"{args.suppliers} suppliers x {args.tasks} tasks, CPU seconds, target {TARGET_S:.0f} s a tick\n"
         )
-        cursor = joining(tick, instance, args.suppliers)
+        joining(tick, instance, args.suppliers)
         with Workspace(load_config(path)) as workspace:
             plan(workspace)
             keys = [s.key for s in active_suppliers(workspace)]
         peer, _ = timed(lambda: instance.get_dynamic_partitions("supplier"))
         print(f"reading the partition keys: {peer:.3f} s\n")
         print(f"{'tick':<38}  {'s':>7}  {'x peer':>7}  {'requests':>8}")
-        show("new_suppliers, nothing new", "new_suppliers", cursor)
         show("new_suppliers, nothing new, reported", "new_suppliers")
+        cursor = tick("new_suppliers").cursor
+        show("new_suppliers, nothing new", "new_suppliers", cursor)
         for name in ("stale_catalog", "lost_runs"):
             show(f"{name}, nothing new", name)
         show("stale_scores, nothing due", "stale_scores")
@@ -184,27 +185,21 @@ def main() -> None:
         show("stale_scores, everybody due", "stale_scores")
 
 
-def joining(tick: Callable[..., dg.SensorResult], instance: dg.DagsterInstance, suppliers: int) -> str | None:
-    """Have all suppliers join; return the cursor of the last tick."""
-    cursor, costs, runs = None, [], 0
-    joined_after = 0
-    while True:
+def joining(tick: Callable[..., dg.SensorResult], instance: dg.DagsterInstance, suppliers: int) -> None:
+    """Have all suppliers join; print what that took, and how fast first evaluations are requested."""
+    cursor, costs, runs = None, [], []
+    while len(instance.get_dynamic_partitions("supplier")) < suppliers:
         start = time.process_time()
         result = tick("new_suppliers", cursor)
         costs.append(time.process_time() - start)
         cursor = result.cursor
-        runs += len(result.run_requests or ())
-        if not joined_after and len(instance.get_dynamic_partitions("supplier")) == suppliers:
-            joined_after = len(costs)
-        if result.skip_reason is not None:
-            break
-    minutes, asked = joined_after * EVERY_S / 60, (len(costs) - 1) * EVERY_S / 60
+        runs.append(len(result.run_requests or ()))
     print(
-        f"new_suppliers, joining: {joined_after} ticks ({minutes:.0f} min) until all have partitions, {runs} "
-        f"first evaluations in {asked:.0f} min; "
-        f"median {statistics.median(costs):.2f} s, most {max(costs):.2f} s"
+        f"new_suppliers, joining: {len(costs)} ticks ({len(costs) * EVERY_S / 60:.0f} min) until all have "
+        f"partitions, up to {max(runs)} first evaluations requested at each; "
+        f"median {statistics.median(costs):.2f} s, most {max(costs):.2f} s",
+        flush=True,
     )
-    return cursor
 
 
 def leaving(

@@ -328,9 +328,17 @@ class SupplierSource(ProxySettings):
 
 
 class RosterSettings(Strict):
-    """``grace_hours``: how long a supplier that left keeps its partition; its history stays for good."""
+    """When suppliers leave, and their partitions go.
+
+    ``grace_hours``: how long a supplier that left keeps its partition; its history stays for good. A source
+    that leaves out more than ``loss_share`` of its suppliers, or all, is believed once ``loss_looks`` looks
+    in a row over at least ``loss_minutes`` agree; a share of 1 believes everything at once.
+    """
 
     grace_hours: float = Field(default=72, ge=0)
+    loss_share: float = Field(default=0.2, ge=0, le=1)
+    loss_looks: int = Field(default=3, ge=1, le=1000)
+    loss_minutes: float = Field(default=60, ge=0)
 
 
 class SensorSettings(Strict):
@@ -459,10 +467,14 @@ class BoardSettings(Strict):
 
 
 class Settings(Strict):
-    """The whole of ``testbench.yaml``."""
+    """The whole of ``testbench.yaml``.
+
+    ``installation`` names the installation: a store belongs to one, whatever hosts and homes that has.
+    """
 
     suppliers: list[SupplierConfig] = Field(default_factory=list)
     tasks: list[TaskConfig]
+    installation: str | None = None
     taxonomies: list[str] = Field(default_factory=list)
     summaries: SummarySettings = SummarySettings()
     relays: RelaySettings = RelaySettings()
@@ -487,6 +499,16 @@ class Settings(Strict):
     def reference_keys(self) -> tuple[str, ...]:
         """Keys of the suppliers that are trusted to serve their models, in the order of the configuration."""
         return tuple(one.key for one in self.suppliers if one.reference is not False)
+
+    @field_validator("installation")
+    @classmethod
+    def _plain_name(cls, value: str | None) -> str | None:
+        if value is not None and not _ADDRESS.fullmatch(value):
+            raise ValueError(
+                f"{value!r} is no name of an installation: use 1 to 128 letters, digits, '_', '-', ':' or "
+                "single '.', starting with a letter or digit"
+            )
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:

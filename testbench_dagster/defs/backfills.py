@@ -6,7 +6,7 @@ Dagster publishes no way to do that (:mod:`.dagster_internals`); a test runs one
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -21,6 +21,7 @@ from testbench_dagster.defs.dagster_internals import (
     get_current_timestamp,
     get_daemon_statuses,
     make_new_backfill_id,
+    partition_loading_context,
 )
 from testbench_dagster.defs.evaluation import (
     EVALUATION,
@@ -88,6 +89,23 @@ def unfinished_backfill(instance: dg.DagsterInstance, tag: str, value: str) -> s
         if backfill.tags.get(tag) == value:
             return backfill.backfill_id
     return None
+
+
+def covered_by_backfills(instance: dg.DagsterInstance, keys: Collection[str]) -> set[str]:
+    """Those of the suppliers that a backfill which has not ended is about, with runs of them or not yet."""
+    going_on = [status for status in BulkActionStatus if status not in BULK_ACTION_TERMINAL_STATUSES]
+    covered: set[str] = set()
+    for backfill in instance.get_backfills(filters=BulkActionsFilter(statuses=going_on)):
+        if backfill.asset_backfill_data is not None:
+            subsets = backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key
+            with partition_loading_context(dynamic_partitions_store=instance):
+                for subset in subsets.values():
+                    covered.update(key for key in subset.get_partition_keys() if key in keys)
+        elif backfill.partition_names is not None:  # of a job
+            covered.update(key for key in backfill.partition_names if key in keys)
+        else:  # stored as an earlier Dagster did
+            covered.update(keys)
+    return covered
 
 
 class BackfillRequests:

@@ -17,7 +17,7 @@ from testbench_dagster.board import links
 from testbench_dagster.core.records.health import HealthRecord
 from testbench_dagster.defs.metadata import Markdown, inert, markdown_table
 from testbench_dagster.defs.partitions import run_suppliers
-from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.discover.roster import active_keys
 from testbench_dagster.stages.health import not_looked_at, unhealthy
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.contract import Where
@@ -65,7 +65,7 @@ class ActiveSuppliers:
 
     def __init__(self, context: dg.AssetCheckExecutionContext, workspace: Workspace) -> None:
         self.workspace = workspace
-        self.keys = [supplier.key for supplier in active_suppliers(workspace)]
+        self.keys = sorted(active_keys(workspace))
         self.of_run = frozenset(run_suppliers(context.instance, context.run.tags))
         self._active = frozenset(self.keys)
 

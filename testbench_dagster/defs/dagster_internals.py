@@ -5,7 +5,7 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 
 - the storage factory (:mod:`.storage`): its base class, SQLite's, and how ``dagster.yaml`` names it;
 - pruning the event log (:mod:`.event_log`): its storages and table, and what its events are for;
-- backfills requested from outside the UI (:mod:`.backfills`);
+- backfills requested from outside the UI, and whom those that go on are about (:mod:`.backfills`);
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
 - what is kept of sensors and schedules, and how its daemon reads that (:mod:`.set_back`);
@@ -21,6 +21,7 @@ from typing import Any
 
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.events import AssetKey
+from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.execution.backfill import (
     BULK_ACTION_TERMINAL_STATUSES,
@@ -95,6 +96,7 @@ __all__ = [
     "get_current_timestamp",
     "get_daemon_statuses",
     "make_new_backfill_id",
+    "partition_loading_context",
 ]
 
 

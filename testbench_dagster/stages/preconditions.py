@@ -118,7 +118,7 @@ def _service_key_problems(config: Config, suppliers: Sequence[Supplier]) -> dict
 
 def who_waits(workspace: Workspace, keys: Sequence[str] | None = None) -> str:
     """Tell how many of the suppliers, by default all, cannot be asked now for want of a session, and why."""
-    active = [s for s in active_suppliers(workspace) if keys is None or s.key in keys]
+    active = [s for s in named_suppliers(workspace, keys) if s.left_at is None]
     waiting = waiting_suppliers(workspace, active)
     if not waiting:
         return ""

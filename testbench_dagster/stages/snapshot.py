@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 from testbench_dagster.core.records.rankings import (
     Ability,
@@ -20,7 +21,7 @@ from testbench_dagster.core.records.rankings import (
 from testbench_dagster.core.snapshot_rows import SnapshotRow, pack_rows
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import NOT_APPLICABLE, Window
-from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.discover.roster import named_suppliers
 from testbench_dagster.stages.score.windows import measured_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
@@ -46,15 +47,15 @@ def take_snapshots(
         How many were taken by this call.
     """
     now = now or datetime.now(UTC)
-    wanted = None if suppliers is None else set(suppliers)
+    where: dict[str, Any] = {"day": day.isoformat()}
+    if suppliers is not None:
+        where["supplier"] = {"in": sorted(suppliers)}
     taken = {
         row.supplier
-        for row in typed.find(workspace.documents, SnapshotOfSupplier, {"day": day.isoformat()})
+        for row in typed.find(workspace.documents, SnapshotOfSupplier, where)
         if row.taken_at >= _end_of(day)
     }
-    left = [
-        s for s in active_suppliers(workspace) if s.key not in taken and (wanted is None or s.key in wanted)
-    ]
+    left = [s for s in named_suppliers(workspace, suppliers) if s.left_at is None and s.key not in taken]
     for start in range(0, len(left), _TOGETHER):
         batch = left[start : start + _TOGETHER]
         typed.upsert(workspace.documents, SupplierSnapshotRecord, _snapshots(workspace, day, batch, now))

@@ -20,14 +20,17 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from testbench_dagster.config import load_config
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.coordination.heartbeats import Heartbeat
+from testbench_dagster.defs.backfills import add_backfill
 from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.dagster_internals import BulkActionStatus
+from testbench_dagster.defs.network import sensors
 from testbench_dagster.defs.operations import lost_runs
 from testbench_dagster.defs.operations.alerts import alert_of, post
 from testbench_dagster.defs.operations.change_alerts import change_alerts_sensor
 from testbench_dagster.defs.partitions import RANGE_END, RANGE_START, range_tags
 from testbench_dagster.stages.snapshot import take_snapshots
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import CHANGES, PLANS, TAXONOMY_SUMMARIES
+from testbench_dagster.stores.documents.collections import CHANGES, PLANS, SUPPLIERS, TAXONOMY_SUMMARIES
 from testbench_dagster_tests.defs.conftest import Materialized
 
 START, END = RANGE_START, RANGE_END
@@ -140,32 +143,91 @@ def test_a_roster_that_is_reported_again_without_a_change_is_the_same_data(
     assert version() != first
 
 
-def test_at_most_250_partitions_are_added_per_tick(room: Room, tmp_path: Path) -> None:
+def test_suppliers_join_some_at_a_tick_and_nobody_is_left_out(
+    room: Room, materialized: Materialized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partitions faster than runs: what a tick may not request the next ones do."""
+    monkeypatch.setattr(sensors, "NEW_KEYS_PER_TICK", 250)
+    monkeypatch.setattr(sensors, "RUNS_PER_TICK", 2)
+    room.workspace.datasets = materialized.workspace.datasets  # there is something to ask
     roster(tmp_path, 600)
-    cursor = None
-    seen = []
-    for _ in range(4):
+    cursor, there, known, asked = None, [], [], []
+    for _ in range(8):
         result = room.tick("new_suppliers", cursor)
+        assert len(result.run_requests or ()) <= 2
         cursor = result.cursor
-        seen.append(len(room.instance.get_dynamic_partitions("supplier")))
-    assert seen == [250, 500, 600, 600]
+        there.append(len(room.instance.get_dynamic_partitions("supplier")))
+        known.append(room.workspace.documents.count(SUPPLIERS))
+        asked += ranges(result)
+    assert there == known == [250, 500, 600, 600, 600, 600, 600, 600]
+    order = list(room.instance.get_dynamic_partitions("supplier"))
+    covered = [key for first, last in asked for key in order[order.index(first) : order.index(last) + 1]]
+    assert covered == order, "each once"
 
 
-def test_who_left_loses_the_partition_once_nothing_is_in_flight(room: Room, tmp_path: Path) -> None:
+def test_who_was_evaluated_meanwhile_is_not_asked_for_a_first_time(
+    room: Room, materialized: Materialized, tmp_path: Path
+) -> None:
+    room.workspace.datasets = materialized.workspace.datasets
+    plan = {"service": "external", "planned_at": datetime.now(UTC), "due_at": None, "failures": 0}
+    room.workspace.documents.put_new(PLANS, [{"_id": "s0001@external", **plan}])
+    keys = ["s0000@external", "s0002@external"]
+    assert ranges(room.tick("new_suppliers")) == [(key, key) for key in keys]
+
+
+def partitions(room: Room) -> set[str]:
+    return set(room.instance.get_dynamic_partitions("supplier"))
+
+
+def test_who_left_loses_the_partition_while_others_are_in_flight(room: Room, tmp_path: Path) -> None:
+    """Under constant load some run is always under way."""
+    roster(tmp_path, 8)
     room.tick("new_suppliers")
     job = room.definitions.resolve_job_def("evaluate_suppliers")
-    run = room.instance.create_run_for_job(
-        job, status=dg.DagsterRunStatus.STARTED, tags=range_tags("s0000@external", "s0001@external")
-    )
-    roster(tmp_path, 2)
+
+    def start(first: str, last: str) -> dg.DagsterRun:
+        return room.instance.create_run_for_job(
+            job, status=dg.DagsterRunStatus.STARTED, tags=range_tags(f"{first}@external", f"{last}@external")
+        )
+
+    start("s0000", "s0002")
+    ends_there = start("s0005", "s0006")
+    roster(tmp_path, 6)
     room.tick("new_suppliers")
-    assert "s0002@external" in room.instance.get_dynamic_partitions("supplier"), "a range may still end there"
-    room.instance.report_run_canceled(run)
+    assert partitions(room) == {f"s{i:04}@external" for i in range(7)}, "one is dropped, one a run ends at"
+    room.instance.report_run_canceled(ends_there)
     room.tick("new_suppliers")
-    assert list(room.instance.get_dynamic_partitions("supplier")) == ["s0000@external", "s0001@external"]
-    roster(tmp_path, 3)
+    assert partitions(room) == {f"s{i:04}@external" for i in range(6)}
+    roster(tmp_path, 7)
     room.tick("new_suppliers")
-    assert "s0002@external" in room.instance.get_dynamic_partitions("supplier"), "it returned"
+    assert "s0006@external" in partitions(room), "it returned"
+
+
+def test_a_backfill_that_has_not_ended_keeps_its_partitions(room: Room, tmp_path: Path) -> None:
+    """It may not have submitted their runs yet."""
+    roster(tmp_path, 8)
+    room.tick("new_suppliers")
+    keys = [f"s{i:04}@external" for i in (1, 6)]
+    backfill = add_backfill(room.instance, room.workspace, keys, title="by hand", tags={})
+    roster(tmp_path, 6)
+    room.tick("new_suppliers")
+    assert partitions(room) == {f"s{i:04}@external" for i in range(7)}
+    known = room.instance.get_backfill(backfill)
+    assert known is not None
+    room.instance.update_backfill(known.with_status(BulkActionStatus.CANCELED))
+    room.tick("new_suppliers")
+    assert partitions(room) == {f"s{i:04}@external" for i in range(6)}
+
+
+def test_an_empty_list_is_told_by_the_tick_and_retires_nobody(room: Room, tmp_path: Path) -> None:
+    cursor = room.tick("new_suppliers").cursor
+    roster(tmp_path, 0)
+    result = room.tick("new_suppliers", cursor)
+    assert result.skip_reason is not None
+    told = str(result.skip_reason.skip_message)
+    assert "3 suppliers, nothing new" in told
+    assert "roster.json: lists none of the 3 suppliers known of it, which is not believed yet" in told
+    assert len(partitions(room)) == 3
 
 
 def test_a_broken_source_costs_nobody_the_partition(room: Room, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from testbench_dagster.defs.local_runs import LocalRuns
 from testbench_dagster.defs.metadata import interval_plot, markdown_table
 from testbench_dagster.defs.network.assets import roster_version
 from testbench_dagster.localnet.run import LocalnetProcess
+from testbench_dagster.stages.discover.roster import known_suppliers
 from testbench_dagster.stages.sample.catalogue import stale_tasks
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
@@ -57,7 +58,7 @@ def test_the_roster_carries_a_data_version_which_the_sensor_gives_again(material
     event = materialized.instance.get_latest_materialization_event(dg.AssetKey("suppliers"))
     assert event is not None and event.asset_materialization is not None
     tags = event.asset_materialization.tags or {}
-    assert tags["dagster/data_version"] == roster_version(materialized.workspace)
+    assert tags["dagster/data_version"] == roster_version(known_suppliers(materialized.workspace))
 
 
 def test_every_check_was_evaluated_and_passed(materialized: Materialized) -> None:

@@ -14,7 +14,7 @@ def test_another_price_is_another_roster(open_workspace: Callable[..., Workspace
         workspace = open_workspace({"address": "a", **({} if price is None else {"price": price})})
         report = refresh_roster(workspace)
         assert report.anything_new, "else nobody would look at the version"
-        return roster_version(workspace)
+        return roster_version(report.known)
 
     prices = [
         None,

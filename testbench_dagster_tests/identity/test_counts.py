@@ -154,7 +154,7 @@ def test_groups_are_those_of_the_full_matrix(
 @pytest.mark.parametrize("seed", [4, 5])
 def test_with_few_pairs_kept_the_groups_are_the_same(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 40 suppliers of one model only the three nearest of each are kept, and groups have all of them."""
-    world = World(seed)
+    world = World(seed, twins=0.98)
     given_ = [
         Answer(
             f"s{s:03d}", f"p{t:04d}", "f", START + timedelta(minutes=t), 0, world.answer({s % 3 + 2: 1.0}, t)

@@ -494,12 +494,17 @@ def _reader(
 ) -> Callable[[Mapping[str, Any]], T]:
     take = taker([field.name for field in fields])
     coded = [(place, field.decode) for place, field in enumerate(fields) if field.decode is not None]
+    required = [field.name for field in fields if field.needed and not field.nullable]
+    fills = [(field.name, None if field.needed else field.default) for field in fields]
 
     def read(document: Mapping[str, Any]) -> T:
         try:
             values: Sequence[Any] = take(document)
         except KeyError:
-            values = [of.codec.value(field, document) for field in fields]
+            if all(name in document for name in required):
+                values = [document.get(name, fill) for name, fill in fills]
+            else:
+                values = [of.codec.value(field, document) for field in fields]
         if coded:
             made = list(values)
             for place, decode in coded:

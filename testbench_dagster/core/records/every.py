@@ -37,6 +37,7 @@ from testbench_dagster.core.records.service_probes import ServiceProbeRecord
 from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
+from testbench_dagster.core.records.sources import InstallationRecord, SourceLossRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.suspicions import SuspicionRecord
@@ -54,6 +55,8 @@ RECORDS: tuple[type[Record], ...] = (
     LaneEndRecord,
     ServiceProbeRecord,
     SupplierRecord,
+    InstallationRecord,
+    SourceLossRecord,
     HeightRecord,
     SessionRecord,
     PlanRecord,

@@ -63,7 +63,7 @@ class PlanRecord(Record):
         sparse=True,
     )
     fingerprint: str | None = queryable("changes when it has to be planned anew", default=None)
-    problem: str | None = content(
+    problem: str | None = queryable(
         "why no call of its last evaluation was answered, or it went on without it", default=None
     )
     tasks: Mapping[str, PlannedTaskState] | None = content(
@@ -95,6 +95,15 @@ class PlanOutlook(NamedTuple):
 
 
 @view(PlanRecord)
+class DemandOfSupplier(NamedTuple):
+    """What a due supplier would ask of its service's budget."""
+
+    id: str
+    due_calls: int | None
+    session_spent_until: int | None
+
+
+@view(PlanRecord)
 class DuePlan(NamedTuple):
     """What tells whether a supplier is due."""
 
@@ -122,6 +131,14 @@ class FailedEvaluations(NamedTuple):
 
     id: str
     failures: int
+
+
+@view(PlanRecord)
+class PlanProblem(NamedTuple):
+    """Why the last evaluation of a supplier got nowhere."""
+
+    id: str
+    problem: str | None
 
 
 @view(PlanRecord)

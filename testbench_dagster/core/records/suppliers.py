@@ -110,6 +110,10 @@ class RosterRow(NamedTuple):
     host: str | None
     owner: str | None
     price: Mapping[str, float] | None
+    public_key: str | None
+    generation: str | None
+    version: int | None
+    updated_at: datetime | None
 
 
 @view(SupplierRecord)
@@ -128,6 +132,14 @@ class SupplierId(NamedTuple):
 
 
 @view(SupplierRecord)
+class SupplierSource(NamedTuple):
+    """Who lists a supplier."""
+
+    id: str
+    source: str | None
+
+
+@view(SupplierRecord)
 class OperatorKey(NamedTuple):
     """The public key of an operator."""
 
@@ -141,3 +153,12 @@ class SourceApi(NamedTuple):
 
     source: str | None
     api: Api | None
+
+
+@counted(SupplierRecord)
+class SourceService(NamedTuple):
+    """Suppliers by who lists them and what they serve."""
+
+    source: str | None
+    service: str
+    n: int

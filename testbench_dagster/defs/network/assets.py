@@ -1,18 +1,21 @@
 """Asset ``suppliers``: the roster, and one dynamic partition per supplier in it."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import dagster as dg
 
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.plans import PlanRecord
+from testbench_dagster.core.records.sources import InstallationRecord, SourceLossRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.defs import freshness
 from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import markdown_table
-from testbench_dagster.defs.partitions import SUPPLIER
-from testbench_dagster.stages.discover.roster import RosterReport, known_suppliers, refresh_roster
+from testbench_dagster.defs.partitions import SUPPLIER, add_suppliers
+from testbench_dagster.stages.discover.roster import RosterReport, refresh_roster
 from testbench_dagster.stages.plan.plan_cache import evaluation_problems
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -26,9 +29,18 @@ _SHOWN = 500  # rows of a table: it lives in an event row
     freshness_policy=freshness.ROSTER,
     kinds={"python"},
     metadata=touches(
-        reads=(SupplierRecord, HeightRecord, SessionRecord, PlanRecord),
+        reads=(
+            SupplierRecord,
+            InstallationRecord,
+            SourceLossRecord,
+            HeightRecord,
+            SessionRecord,
+            PlanRecord,
+        ),
         writes={
             SupplierRecord.collection.name: "joins, leaves, returns and changes, with their history",
+            InstallationRecord.collection.name: "whose suppliers these are, with the names of its sources",
+            SourceLossRecord.collection.name: "who was left out all at once, until that is believed",
             HeightRecord.collection.name: "the newest block of a service",
             SessionRecord.collection.name: "the sessions of its applications",
             PlanRecord.collection.name: "who joined, returned or changed is due at once",
@@ -42,14 +54,13 @@ def suppliers(
     report = refresh_roster(workspace)
     for what, told in [*report.problems.items(), *report.warnings.items()]:
         context.log.warning(f"{what}: {told}")
-    # one bulk call: has_dynamic_partition costs 14-23 ms per key on PostgreSQL
     known = set(context.instance.get_dynamic_partitions(SUPPLIER))
-    context.instance.add_dynamic_partitions(SUPPLIER, [key for key in report.active if key not in known])
-    version = dg.DataVersion(roster_version(workspace))
+    add_suppliers(context.instance, [key for key in report.active if key not in known])
+    version = dg.DataVersion(roster_version(report.known))
     return dg.MaterializeResult(metadata=roster_metadata(workspace, report), data_version=version)
 
 
-def roster_version(workspace: Workspace) -> str:
+def roster_version(suppliers: Iterable[Supplier]) -> str:
     """What Dagster tells two rosters apart by.
 
     The roster is materialized every hour; without it what was made before would be shown as out of date.
@@ -70,7 +81,7 @@ def roster_version(workspace: Workspace) -> str:
             s.cut_at,
             None if s.price is None else (s.price.prompt, s.price.completion),
         )
-        for s in known_suppliers(workspace)
+        for s in suppliers
     ]
     return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
 
@@ -90,7 +101,7 @@ def roster_metadata(workspace: Workspace, report: RosterReport) -> dict[str, Any
             None if s.joined_at is None else f"{s.joined_at:%Y-%m-%d %H:%M}",
             None if s.cut_at is None else f"{s.cut_at:%Y-%m-%d %H:%M}",
         ]
-        for s in known_suppliers(workspace)[:_SHOWN]
+        for s in report.known[:_SHOWN]
     ]
     headers = [
         "supplier", "status", "source", "transport", "api", "model", "base URL", "stake (POKT)", "joined",

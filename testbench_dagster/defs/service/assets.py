@@ -23,7 +23,7 @@ from testbench_dagster.defs.lineage import touches
 from testbench_dagster.defs.metadata import counts, markdown_table
 from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier_partitions
 from testbench_dagster.defs.per_partition import service_shown
-from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.discover.roster import active_keys
 from testbench_dagster.stages.service.probe import ServiceProbeProgress
 from testbench_dagster.stages.service.probing import Probed, probe
 from testbench_dagster.stages.workspace import Workspace
@@ -185,7 +185,7 @@ def _answered(workspace: Workspace) -> dg.AssetCheckResult:
             total[row.supplier] += row.n
         if available is False:
             failed[row.supplier][row.fault] += row.n
-    active = {one.key for one in active_suppliers(workspace)}
+    active = active_keys(workspace)
     shares = {
         key: faults.total() / total[key]
         for key, faults in failed.items()

@@ -42,7 +42,7 @@ from testbench_dagster.defs.partitions import supplier_backfill_policy, supplier
 from testbench_dagster.defs.per_partition import abilities_shown, show_partitions
 from testbench_dagster.defs.summaries.plots import SIMULATION, ability_heatmaps, supplier_plots
 from testbench_dagster.ranking.entry import ENTRY_VIEWS, Entry
-from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.discover.roster import named_suppliers
 from testbench_dagster.stages.health import note_abilities
 from testbench_dagster.stages.plan.plan_cache import refresh_plans
 from testbench_dagster.stages.publish.publish import Published, publish
@@ -97,7 +97,7 @@ def taxonomy_summaries(
     at abilities.
     """
     keys = set(context.partition_keys)  # once: every access reads the whole partition list
-    suppliers = [s for s in active_suppliers(workspace) if s.key in keys]
+    suppliers = [s for s in named_suppliers(workspace, keys) if s.left_at is None]
     summaries = refresh_summaries(workspace, [s.key for s in suppliers])
     begin_history(workspace, [s.key for s in suppliers])
     plans = refresh_plans(workspace, suppliers)

@@ -9,11 +9,13 @@ it was made from, so any number of processes may refresh at once.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -27,12 +29,16 @@ from testbench_dagster.core.records.suppliers import (
     RosterEvent,
     RosterRow,
     SourceApi,
+    SourceService,
     SupplierId,
     SupplierRecord,
+    SupplierSource,
 )
 from testbench_dagster.core.relay import DEFAULT_TRANSPORT, Api, TransportName
 from testbench_dagster.core.supplier import ACTIVE, CONFIG_SOURCE, LEFT, Supplier
 from testbench_dagster.stages.discover.heights import record_height
+from testbench_dagster.stages.discover.installation import own_store
+from testbench_dagster.stages.discover.losses import Look, judge_losses
 from testbench_dagster.stages.discover.sessions import record_chain
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
@@ -58,14 +64,16 @@ _ATTEMPTS = 20  # of writing one document that others change too
 _OVERLAP = timedelta(minutes=2)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RosterReport:
     """What a refresh found: keys of the active suppliers, and of those something happened to.
 
     ``joined`` are new, ``returned`` had left, ``changed`` have another endpoint, API, model, price or source.
     ``problems`` tells what could not be used, by source, application or supplier key, ``warnings`` what works
-    but should not stay so. ``heights`` are the newest known block heights by service, as far as this refresh
-    was told one.
+    but should not stay so. ``doubted`` says by source why it is not believed whom it leaves out: these stay
+    (:mod:`.losses`). ``heights`` are the newest known block heights by service, as far as this refresh was
+    told one. ``known`` are all suppliers of the roster afterwards, as :func:`known_suppliers` reads them;
+    ``waiting`` is how many new ones were left for the next refresh.
     """
 
     active: list[str] = field(default_factory=list)
@@ -75,7 +83,10 @@ class RosterReport:
     returned: list[str] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
     warnings: dict[str, str] = field(default_factory=dict)
+    doubted: dict[str, str] = field(default_factory=dict)
     heights: dict[str, int] = field(default_factory=dict)
+    known: list[Supplier] = field(default_factory=list)
+    waiting: int = 0
 
     @property
     def anything_new(self) -> bool:
@@ -103,20 +114,28 @@ def known_suppliers(workspace: Workspace) -> list[Supplier]:
 
 def _suppliers(workspace: Workspace, keys: Collection[str] | None) -> list[Supplier]:
     """Those of :func:`known_suppliers` that have one of these keys, None for all; others are not read."""
-    settings = workspace.config.settings
-    origins = {label: _Origin.of(settings, label) for label in source_labels(settings)}
     where = None if keys is None else {"_id": {"in": sorted(keys)}}
     rows = {row.id: row for row in typed.find(workspace.documents, RosterRow, where)}
+    return _of_rows(workspace.config.settings, rows, keys)
+
+
+def _of_rows(
+    settings: Settings, rows: Mapping[str, RosterRow], keys: Collection[str] | None = None
+) -> list[Supplier]:
+    """The suppliers of :func:`known_suppliers`, or those of them with these keys, by their rows."""
+    origins = {label: _Origin.of(settings, label) for label in source_labels(settings)}
+    configured = [config for config in settings.suppliers if keys is None or config.key in keys]
     known = [
-        configured_supplier(config, rows.pop(config.key, None), settings.shared_bounds(config.service))
-        for config in settings.suppliers
-        if keys is None or config.key in keys
+        configured_supplier(config, rows.get(config.key), settings.shared_bounds(config.service))
+        for config in configured
     ]
+    own = {config.key for config in configured}
     now = datetime.now(UTC)
     others = [
         found
-        for row in rows.values()
-        if (found := _listed(row, origins.get(row.source or ""), now, settings)) is not None
+        for key, row in rows.items()
+        if key not in own
+        and (found := _listed(row, origins.get(row.source or ""), now, settings)) is not None
     ]
     return known + sorted(others, key=lambda s: (s.left_at is not None, s.joined_at or now, s.key))
 
@@ -167,10 +186,50 @@ def active_apis(workspace: Workspace) -> set[Api]:
     return {s.api for s in settings.suppliers} | listed
 
 
-def retirable(workspace: Workspace, now: datetime) -> list[str]:
-    """Keys of suppliers that left at least ``roster.grace_hours`` ago: their partitions may go."""
+def active_keys(
+    workspace: Workspace, service: str | None = None, among: Collection[str] | None = None
+) -> set[str]:
+    """Keys of :func:`active_suppliers`, by a row of two fields each.
+
+    Args:
+        workspace: the installation.
+        service: only those of this service.
+        among: only those of these keys; no others are read.
+    """
+    settings = workspace.config.settings
+    labels = set(source_labels(settings))
+    where: dict[str, Any] = {"status": ACTIVE}
+    if service is not None:
+        where["service"] = service
+    if among is not None:
+        where["_id"] = {"in": sorted(among)}
+    listed = {
+        row.id for row in typed.find(workspace.documents, SupplierSource, where) if row.source in labels
+    }
+    own = {s.key for s in settings.suppliers if service is None or s.service == service}
+    return listed | (own if among is None else own.intersection(among))
+
+
+def active_by_service(workspace: Workspace) -> Counter[str]:
+    """How many suppliers of each service are active, without reading them one by one."""
+    settings = workspace.config.settings
+    labels = set(source_labels(settings))
+    found = Counter(supplier.service for supplier in settings.suppliers)
+    for row in typed.group(workspace.documents, SourceService, {"status": ACTIVE}):
+        if row.source in labels:
+            found[row.service] += row.n
+    return found
+
+
+def retirable(workspace: Workspace, now: datetime, keys: Collection[str] | None = None) -> list[str]:
+    """Keys of suppliers that left at least ``roster.grace_hours`` ago: their partitions may go.
+
+    ``keys`` are those to look at, None for all: in time these are many more than have partitions.
+    """
     until = now - timedelta(hours=workspace.config.settings.roster.grace_hours)
-    where = {"status": LEFT, "left_at": {"lte": until}}
+    where: dict[str, Any] = {"status": LEFT, "left_at": {"lte": until}}
+    if keys is not None:
+        where["_id"] = {"in": sorted(keys)}
     return [row.id for row in typed.find(workspace.documents, SupplierId, where, sort=[("_id", 1)])]
 
 
@@ -310,34 +369,77 @@ def cut_windows(workspace: Workspace, key: str, at: datetime, reason: str) -> bo
 
 
 def refresh_roster(
-    workspace: Workspace, now: datetime | None = None, deadline_s: float = READ_WITHIN_S
+    workspace: Workspace,
+    now: datetime | None = None,
+    deadline_s: float = READ_WITHIN_S,
+    most_new: int | None = None,
 ) -> RosterReport:
     """Bring the roster up to date with the configuration and the supplier sources.
 
     Joins, leaves, returns and changes are recorded in each supplier's history with time, and with the block
     height where its source told one. A changed model, or another way of
     asking it, sets ``cut_at``. A source that cannot be read retires
-    nobody, and a supplier whose entry cannot be used stays as it was; both are problems of the report.
+    nobody, one that leaves out many at once nobody until that is confirmed (:mod:`.losses`), and a supplier
+    whose entry cannot be used stays as it was; all are problems of the report.
 
     Args:
         workspace: the installation.
         now: the instant of the refresh, timezone-aware; the present by default.
         deadline_s: seconds that reading all sources may take.
+        most_new: how many suppliers may join at most; the others wait for the next refresh.
 
     Raises:
+        ForeignStore: the store holds the suppliers of another installation (:mod:`.installation`).
         StoreError: the document store failed.
     """
     now = now or datetime.now(UTC)
+    documents, settings = workspace.documents, workspace.config.settings
+    warnings = own_store(workspace, source_labels(settings), now)
     found = _read(workspace, deadline_s)
-    report = RosterReport(problems=found.problems, warnings=found.warnings)
+    report = RosterReport(problems=found.problems, warnings=warnings | found.warnings)
     for reading in found.chains:
         record_chain(workspace, reading, now)
     for service, height in found.heights.items():
-        report.heights[service] = record_height(workspace.documents, service, height, now)
-    _Recorder(workspace.documents, workspace.config.settings, found, report, now).record()
-    plan_at_once(workspace.documents, [*report.joined, *report.returned, *report.changed], now)
-    report.active.extend(supplier.key for supplier in active_suppliers(workspace))
+        report.heights[service] = record_height(documents, service, height, now)
+    known = {row.id: row for row in typed.find(documents, RosterRow)}
+    _doubt_losses(documents, settings, found, known, report, now)
+    recorder = _Recorder(documents, settings, found, report, now, most_new)
+    recorder.record(known)
+    plan_at_once(documents, [*report.joined, *report.returned, *report.changed], now)
+    report.known = _of_rows(settings, known)
+    report.active.extend(supplier.key for supplier in report.known if supplier.left_at is None)
     return report
+
+
+def _doubt_losses(
+    documents: DocumentStore,
+    settings: Settings,
+    found: _Found,
+    known: Mapping[str, RosterRow],
+    report: RosterReport,
+    now: datetime,
+) -> None:
+    """Have those stay whom a source leaves out all at once, as those whose entries it garbles do."""
+    recently = now - timedelta(minutes=settings.roster.loss_minutes)
+    labels = set(source_labels(settings)) - found.unread
+    active, gone = Counter[str](), Counter[str]()
+    missing: dict[str, set[str]] = {label: set() for label in labels}
+    for key, row in known.items():
+        label = row.source or CONFIG_SOURCE
+        if label not in labels:
+            continue
+        if row.status == ACTIVE:
+            active[label] += 1
+            if key not in found.suppliers and key not in found.broken.get(label, ()):
+                missing[label].add(key)
+        elif row.left_at is not None and recently < row.left_at <= now:
+            gone[label] += 1
+    looks = {label: Look(active[label], missing[label], gone[label]) for label in labels}
+    losses = judge_losses(documents, settings.roster, looks, now)
+    report.doubted.update(losses.told)
+    found.problems.update(losses.told)
+    for label, stay in losses.kept.items():
+        found.broken[label] = stay.union(found.broken.get(label, ()))
 
 
 @dataclass
@@ -421,41 +523,48 @@ class _Recorder:
         found: _Found,
         report: RosterReport,
         now: datetime,
+        most_new: int | None = None,
     ) -> None:
         self._settings = settings
         self._documents = documents
         self._found = found
         self._report = report
         self._now = now
+        self._most_new = most_new
+        self._asked: dict[tuple[str, TransportName], str | None] = {}  # of who has no settings of its own
+        self._written: set[str] = set()  # keys of documents that are others than they were read
         self._refresh = secrets.token_hex(4)  # stands in the events this refresh records
 
-    def record(self) -> None:
+    def record(self, known: dict[str, RosterRow]) -> None:
         """Write until every document agrees with what was found, or others know better.
+
+        ``known`` is what the store has, and has afterwards.
 
         Raises:
             StoreError: other processes changed the same documents again and again.
         """
-        only: set[str] | None = None  # documents that another process was faster with
+        new = {key: found for key, found in self._found.suppliers.items() if key not in known}
+        if self._most_new is not None and len(new) > self._most_new:
+            self._report.waiting = len(new) - self._most_new
+            new = dict(islice(new.items(), self._most_new))
+        missed = self._insert(new) | self._update(known)
         for _ in range(_ATTEMPTS):
-            where = None if only is None else {"_id": {"in": only}}
-            known = {record.id: record for record in typed.find(self._documents, SupplierRecord, where)}
-            missed = self._insert(known, only) | self._update(known)
+            known.update(typed.by_id(self._documents, RosterRow, missed | self._written))
             if not missed:
                 return
-            only = missed
+            self._written.clear()
+            # those that another process was faster with, as they are by now
+            missed = self._update({key: known[key] for key in missed})
         raise StoreError(
-            f"the roster could not be refreshed: other processes kept changing {sorted(only or ())[0]!r}; "
+            f"the roster could not be refreshed: other processes kept changing {sorted(missed)[0]!r}; "
             "refresh again"
         )
 
-    def _insert(self, known: Mapping[str, SupplierRecord], only: set[str] | None) -> set[str]:
+    def _insert(self, found: Mapping[str, tuple[Entry, str]]) -> set[str]:
         """Add who is new; return the keys that another process added first."""
-        new = [
-            self._record(key, entry, source)
-            for key, (entry, source) in self._found.suppliers.items()
-            if key not in known and (only is None or key in only)
-        ]
+        new = [self._record(key, entry, source) for key, (entry, source) in found.items()]
         keys = {record.id for record in new}
+        self._written |= keys
         if typed.put_new(self._documents, SupplierRecord, new) == len(new):
             self._report.joined.extend(record.id for record in new)
             return set()
@@ -464,15 +573,20 @@ class _Recorder:
         self._report.joined.extend(record.id for record in new if record.id in ours)
         return keys - ours
 
-    def _update(self, known: Mapping[str, SupplierRecord]) -> set[str]:
+    def _update(self, known: Mapping[str, RosterRow]) -> set[str]:
         """Change who is not as found; return the keys that another process changed first."""
-        updates = [
-            (before, *update) for before in known.values() if (update := self._change(before)) is not None
-        ]
+        wanted = {key: update for key, row in known.items() if (update := self._change(row)) is not None}
+        events = [key for key, (_, _, event) in wanted.items() if event is not None]
+        histories = typed.by_id(self._documents, SupplierRecord, events) if events else {}
 
-        def write(update: tuple[SupplierRecord, str, dict[str, Any]]) -> bool:
-            before, _, changes = update
-            return _changed(self._documents, before, changes)
+        def write(key: str) -> bool:
+            _, changes, event = wanted[key]
+            if event is not None:
+                before = histories.get(key)
+                if before is None or before.version != known[key].version:
+                    return False
+                changes = {**changes, **_recorded(before, event)}
+            return _changed(self._documents, known[key], changes)
 
         missed = set()
         told = {
@@ -483,15 +597,16 @@ class _Recorder:
         }
         # a replicated store takes milliseconds to confirm each, but many at once
         with ThreadPoolExecutor(_WRITES_AT_ONCE) as pool:
-            for (before, event, _), written in zip(updates, pool.map(write, updates), strict=True):
+            for (key, (name, _, _)), written in zip(wanted.items(), pool.map(write, wanted), strict=True):
                 if written:
-                    told[event].append(before.id)
+                    told[name].append(key)
+                    self._written.add(key)
                 else:
-                    missed.add(before.id)
+                    missed.add(key)
         return missed
 
     def _record(self, key: str, entry: Entry, source: str) -> SupplierRecord:
-        supplier, facts = entry.config, _facts(entry, source, self._settings)
+        supplier, facts = entry.config, self._facts(entry, source)
         return SupplierRecord(
             id=key,
             address=supplier.address,
@@ -509,8 +624,8 @@ class _Recorder:
             **_quiet(entry),
         )
 
-    def _change(self, before: SupplierRecord) -> tuple[str, dict[str, Any]] | None:
-        """What has to happen to a known supplier: the event and the changed fields, or None."""
+    def _change(self, before: RosterRow) -> tuple[str, dict[str, Any], RosterEvent | None] | None:
+        """What has to happen to a known supplier: how that is called, the changed fields, and its event."""
         key, source = before.id, before.source or CONFIG_SOURCE
         if self._now < (before.updated_at or self._now) <= self._now + _OVERLAP:
             return None  # another process read the sources later than this one
@@ -522,35 +637,56 @@ class _Recorder:
         if entry is None:
             if before.status == LEFT:
                 return None
-            return "left", {
-                "status": LEFT,
-                "left_at": self._now,
-                "updated_at": self._now,
-                **_recorded(before, self._event("left", source, {})),
-            }
-        facts, quiet = _facts(*entry, self._settings), _quiet(entry[0])
+            gone = {"status": LEFT, "left_at": self._now, "updated_at": self._now}
+            return "left", gone, self._event("left", source, {})
+        facts, quiet = self._facts(*entry), _quiet(entry[0])
         changed = [
             name for name, value in facts.items() if value != (getattr(before, name) or _DEFAULTS.get(name))
         ]
         if before.status == ACTIVE and not changed:
             if all(getattr(before, name) == value for name, value in quiet.items()):
                 return None
-            return "noted", {**quiet, "updated_at": self._now}
+            return "noted", {**quiet, "updated_at": self._now}, None
         event = "returned" if before.status == LEFT else "changed"
         changes: dict[str, Any] = {"status": ACTIVE, "left_at": None, **facts, **quiet}
         if any(name in _REACHED_BY for name in changed):
             changes |= {"echo_logprobs": None, "probed_at": None}  # it must be probed anew
         if any(name in _MEASURED for name in changed) and before.model is not None:
             changes |= {"cut_at": self._now}
-        told = self._event(event, entry[1], {**facts, "changed": changed})
-        return event, {**changes, "updated_at": self._now, **_recorded(before, told)}
+        changes |= {"updated_at": self._now}
+        return event, changes, self._event(event, entry[1], {**facts, "changed": changed})
+
+    def _facts(self, entry: Entry, source: str) -> dict[str, Any]:
+        """What of an entry is an event when it changes."""
+        supplier = entry.config
+        price = supplier.own_price
+        return {
+            "generation": self._asked_with(entry, source),
+            "transport": entry.transport,
+            "base_url": supplier.base_url,
+            "rpc_type": entry.rpc_type,
+            "api": supplier.api,
+            "model": supplier.model,
+            "source": source,
+            "price": None if price is None else price.to_document(),
+        }
+
+    def _asked_with(self, entry: Entry, source: str) -> str | None:
+        service, transport = entry.config.service, entry.transport
+        if source == CONFIG_SOURCE:
+            return _asked_with(self._settings, service, transport, entry.config)
+        if (service, transport) not in self._asked:
+            self._asked[service, transport] = _asked_with(self._settings, service, transport, None)
+        return self._asked[service, transport]
 
     def _event(self, event: str, source: str, facts: Mapping[str, Any]) -> RosterEvent:
         height = self._found.told.get(source)
         return RosterEvent(at=self._now, event=event, refresh=self._refresh, height=height, **facts)
 
 
-def _changed(documents: DocumentStore, before: SupplierRecord, changes: Mapping[str, Any]) -> bool:
+def _changed(
+    documents: DocumentStore, before: SupplierRecord | RosterRow, changes: Mapping[str, Any]
+) -> bool:
     """Change a supplier unless another process did meanwhile; say whether it was changed."""
     where = {"_id": before.id, "version": before.version}
     version = (before.version or 0) + 1
@@ -566,23 +702,6 @@ def _recorded(before: SupplierRecord, event: RosterEvent) -> dict[str, Any]:
 
 #: What documents lack that earlier versions wrote.
 _DEFAULTS = {"source": CONFIG_SOURCE, "transport": DEFAULT_TRANSPORT}
-
-
-def _facts(entry: Entry, source: str, settings: Settings) -> dict[str, Any]:
-    """What of an entry is an event when it changes."""
-    supplier = entry.config
-    own = supplier if source == CONFIG_SOURCE else None
-    price = supplier.own_price
-    return {
-        "generation": _asked_with(settings, supplier.service, entry.transport, own),
-        "transport": entry.transport,
-        "base_url": supplier.base_url,
-        "rpc_type": entry.rpc_type,
-        "api": supplier.api,
-        "model": supplier.model,
-        "source": source,
-        "price": None if price is None else price.to_document(),
-    }
 
 
 def _quiet(entry: Entry) -> dict[str, Any]:

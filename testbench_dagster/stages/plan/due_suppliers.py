@@ -74,9 +74,10 @@ def waiting_suppliers(
     """Why suppliers cannot be asked now for want of a session, by key; the others are left out."""
     now = now or datetime.now(UTC)
     sessions = Sessions.read(workspace, now)
-    plans = typed.find(workspace.documents, SpentSession)
-    spent = {plan.id: plan.session_spent_until for plan in plans}
-    told = {s.key: sessions.waiting(s, spent.get(s.key)) for s in suppliers}
+    asked = list(suppliers)
+    plans = typed.by_id(workspace.documents, SpentSession, [supplier.key for supplier in asked])
+    spent = {key: plan.session_spent_until for key, plan in plans.items()}
+    told = {s.key: sessions.waiting(s, spent.get(s.key)) for s in asked}
     return {key: reason for key, reason in told.items() if reason is not None}
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from testbench_dagster.coordination.budgets import next_period
 from testbench_dagster.core import versions
 from testbench_dagster.core.doc_states import DocClock
-from testbench_dagster.core.records.plans import PlannedTaskState, PlanRecord
+from testbench_dagster.core.records.plans import PlannedTaskState, PlanProblem, PlanRecord
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.planning.schedule import retry_delay
@@ -43,6 +43,7 @@ def refresh_plans(
     planner = Planner(workspace, now=now)
     by_settings, restricted = settings_fingerprint(workspace), restricted_tasks(workspace)
     planned = list(suppliers)
+    planner.look_up([supplier.key for supplier in planned])
     plans = {supplier.key: planner.plan(supplier) for supplier in planned}
     quotas = planner.quotas(plans, planned)
     budget = workspace.config.settings.budget
@@ -161,8 +162,9 @@ def record_progress(
 
 def evaluation_problems(workspace: Workspace, keys: Iterable[str]) -> dict[str, str]:
     """Why the last evaluation of suppliers got nowhere, or went on without them; others are left out."""
-    plans = _cached_plans(workspace, keys)
-    return {key: plan.problem for key, plan in sorted(plans.items()) if plan.problem}
+    wanted = set(keys)
+    plans = typed.find(workspace.documents, PlanProblem, {"problem": {"ne": None}}, sort=[("_id", 1)])
+    return {plan.id: plan.problem for plan in plans if plan.problem and plan.id in wanted}
 
 
 def _cached_plans(workspace: Workspace, keys: Iterable[str]) -> dict[str, PlanRecord]:

@@ -25,7 +25,7 @@ from testbench_dagster.core.price import from_micros
 from testbench_dagster.core.prompt import form_of
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier
 from testbench_dagster.core.records.identity import ProxyOfSupplier
-from testbench_dagster.core.records.plans import PlanOutlook
+from testbench_dagster.core.records.plans import DemandOfSupplier, PlanId, PlanOutlook
 from testbench_dagster.core.records.prompts import EpochRecord, SequencePrompt
 from testbench_dagster.core.records.rankings import SupplierAbilities
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord
@@ -63,7 +63,12 @@ from testbench_dagster.stages.attempts import (
     history,
     last_by_call,
 )
-from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.discover.roster import (
+    active_by_service,
+    active_keys,
+    active_suppliers,
+    named_suppliers,
+)
 from testbench_dagster.stages.plan.costs import likely_costs
 from testbench_dagster.stages.plan.lives import lives_of
 from testbench_dagster.stages.plan.measured import WindowState, window_state
@@ -105,6 +110,9 @@ class SharedPlans:
 class Planner:
     """Plans suppliers at one instant; what they share (sequences, epochs, heights) is read once.
 
+    Of the roster and the cached plans it reads those that it plans and who stands for them; of others, where
+    a budget is shared, what they are due to ask (:meth:`quotas`).
+
     Args:
         workspace: the installation.
         tasks: names of tasks or groups to plan; None for all.
@@ -134,6 +142,11 @@ class Planner:
         self._calls: dict[str, int] = {}
         self._states_of_proxies: dict[tuple[str, str], TaskState] = {}
         self._of_proxies: dict[str, Mapping[str, frozenset[int]]] = {}
+        # what was read of suppliers by their keys: those that are active, their plans, their groups
+        self._looked_up: set[str] = set()
+        self._roster: dict[str, Supplier] = {}
+        self._outlooks: dict[str, PlanOutlook] = {}
+        self._placed: dict[str, ProxyOfSupplier] = {}
 
     @cached_property
     def registrations(self) -> dict[str, Registration]:
@@ -173,7 +186,7 @@ class Planner:
         needed = [s for s in self._workspace.specs if s.name in self._chosen or s.name in self._gating]
         pasts = {s.name: past for s in needed if (past := self._history(supplier, s)) is not None}
         lives = lives_of(self._workspace, supplier, pasts, self.now, self._calls_of)
-        proxy = self._proxies.get(supplier.key)
+        proxy = self._proxy(supplier.key)
         least = LEAST_AUDITS if proxy is None else self._least_audits(supplier)
         return SupplierFacts(
             supplier=supplier.key,
@@ -191,7 +204,7 @@ class Planner:
             proxy=proxy,
             retry_at=self._retry_at(supplier.key),
             summary_max_age=timedelta(days=self._workspace.config.settings.sampling.max_age_days),
-            waiting=self._sessions.waiting(supplier, spent_until(self._outlooks.get(supplier.key))),
+            waiting=self._sessions.waiting(supplier, spent_until(self._outlook(supplier.key))),
             blocks_per_session=self._sessions.blocks_per_session(supplier.service),
             not_asked_abilities={
                 ability
@@ -234,6 +247,7 @@ class Planner:
         ``max_relays`` in all, and about what the days' money leaves; who has a pace by the day is released no
         more than that leaves. ``options`` are those of :meth:`plan`.
         """
+        self.look_up([s.key for s in suppliers])
         facts = {s.key: self.facts(s) for s in suppliers}
         plans = {s.key: self.plan(s, facts=facts[s.key], **options) for s in suppliers}
         if budget is None:
@@ -298,7 +312,7 @@ class Planner:
             money = money_left(self._workspace, service, self.now)
             if money is None:
                 continue
-            prices = counted_prices(settings, self._roster.values())
+            prices = counted_prices(settings, suppliers)
             own = [s for s in suppliers if s.service == service and s.key in prices]
             calls = {
                 (s.key, name): decision.plan.n_calls + sum(c.task == name for c in plans[s.key].canaries)
@@ -313,7 +327,9 @@ class Planner:
             all_calls, cost = sum(n_calls.values()), sum(costs.values())
             if not all_calls or not cost:
                 continue
-            demanded = sum(n for key, n in self._demands(service, n_calls).items() if key in prices)
+            demands = self._demands(service, n_calls)
+            prices = counted_prices(settings, named_suppliers(self._workspace, demands.keys()))
+            demanded = sum(n for key, n in demands.items() if key in prices)
             share = from_micros(money.left) * all_calls / max(all_calls, demanded)
             if cost > share * (1 + _ROUNDING):
                 # one more for each: what is left over of the money is less than that costs
@@ -358,10 +374,37 @@ class Planner:
     def _sessions(self) -> Sessions:
         return Sessions.read(self._workspace, self.now)
 
-    @cached_property
-    def _roster(self) -> dict[str, Supplier]:
-        """The active suppliers by key."""
-        return {supplier.key: supplier for supplier in active_suppliers(self._workspace)}
+    def look_up(self, keys: Iterable[str]) -> None:
+        """Read at once what is known of suppliers with these keys, and of who stands for them.
+
+        Whoever is not looked up before is when it is planned.
+        """
+        proxies = {
+            row.proxy for key in self._read(keys) if (row := self._placed.get(key)) is not None and row.proxy
+        }
+        self._read(proxies)
+
+    def _read(self, keys: Iterable[str]) -> set[str]:
+        wanted = set(keys)
+        unread = wanted - self._looked_up
+        if unread:
+            self._looked_up |= unread
+            documents = self._workspace.documents
+            self._roster |= {
+                one.key: one for one in named_suppliers(self._workspace, unread) if one.left_at is None
+            }
+            self._outlooks |= typed.by_id(documents, PlanOutlook, unread)
+            self._placed |= typed.by_id(documents, ProxyOfSupplier, unread)
+        return wanted
+
+    def _active(self, key: str) -> Supplier | None:
+        """The supplier with this key; None where it is not active."""
+        self._read([key])
+        return self._roster.get(key)
+
+    def _outlook(self, key: str) -> PlanOutlook | None:
+        self._read([key])
+        return self._outlooks.get(key)
 
     def _audited_of(self, proxy: Supplier) -> list[tuple[TaskSpec, Registration]]:
         """The tasks of which those for whom a supplier stands are asked a part."""
@@ -379,41 +422,49 @@ class Planner:
 
         Of those that are asked the task, in the largest service.
         """
-        services = Counter(s.service for s in self._roster.values() if spec.asked_of(s))
+        if spec.applies.for_everybody:
+            services = active_by_service(self._workspace)
+        else:
+            services = Counter(s.service for s in active_suppliers(self._workspace) if spec.asked_of(s))
         return needed_prompts(max(services.values(), default=0))
 
-    @cached_property
-    def _outlooks(self) -> dict[str, PlanOutlook]:
-        return {plan.id: plan for plan in typed.find(self._workspace.documents, PlanOutlook)}
-
-    @cached_property
-    def _proxies(self) -> dict[str, str]:
-        """Who stands for whom; a proxy that left or does not answer stands for nobody.
+    def _proxy(self, key: str) -> str | None:
+        """Who stands for a supplier; a proxy that left or does not answer stands for nobody.
 
         Nor does one, and for nobody, whose model changed since the groups were made. A reference is asked all
         docs itself, whatever its group: verdicts rest on what it was asked.
         """
-        rows = {row.id: row for row in typed.find(self._workspace.documents, ProxyOfSupplier)}
-        if not rows:
-            return {}
-        unchanged = {s.key for s in self._roster.values() if s.key in rows and rows[s.key].cut_at == s.cut_at}
-        living = {k for k in unchanged if self._failures(k) < PROXY_FAILURES}
-        represented = unchanged.difference(self._workspace.config.settings.reference_keys)
-        return {k: p for k in represented if (p := rows[k].proxy) != k and p in living}
+        if not self._is_placed(key) or key in self._workspace.config.settings.reference_keys:
+            return None
+        proxy = self._placed[key].proxy
+        if proxy == key or proxy is None or not self._is_placed(proxy):
+            return None
+        return proxy if self._failures(proxy) < PROXY_FAILURES else None
+
+    def _is_placed(self, key: str) -> bool:
+        """Whether the groups know an active supplier as it is now."""
+        supplier, row = self._active(key), self._placed.get(key)
+        return supplier is not None and row is not None and row.cut_at == supplier.cut_at
 
     @cached_property
-    def _references(self) -> dict[str, Supplier]:
-        """By supplier the reference of its model."""
-        if not self._workspace.config.settings.reference_keys:
-            return {}
-        return references_of(self._workspace, list(self._roster.values()))
+    def _trusted(self) -> list[Supplier]:
+        """The references that are active."""
+        keys = self._workspace.config.settings.reference_keys
+        return [one for key in keys if (one := self._active(key)) is not None]
+
+    def _reference(self, supplier: Supplier) -> Supplier | None:
+        """The reference of a supplier's model."""
+        if not self._trusted:
+            return None
+        others = [one for one in self._trusted if one.key != supplier.key]
+        return references_of(self._workspace, [supplier, *others]).get(supplier.key)
 
     def _least_audits(self, supplier: Supplier) -> int:
         """Docs of each task that a member is asked at least: as many as comparing it with a reference takes.
 
         Else a verdict that rests on the docs asked before it was a member would be lost as these get old.
         """
-        reference = self._references.get(supplier.key)
+        reference = self._reference(supplier)
         if reference is None or asked_otherwise(supplier, reference) is not None:
             return LEAST_AUDITS
         tasks = sum(
@@ -427,7 +478,7 @@ class Planner:
         return max(LEAST_AUDITS, math.ceil(docs / max(1, tasks)))
 
     def _failures(self, key: str) -> int:
-        outlook = self._outlooks.get(key)
+        outlook = self._outlook(key)
         return 0 if outlook is None else outlook.failures
 
     def _demands(self, service: str, own: Mapping[str, int]) -> dict[str, int]:
@@ -436,18 +487,23 @@ class Planner:
         Those that no session lets be reached now take part once one does.
         """
         never_planned = max(own.values(), default=0)  # a newcomer wants about what the others want
-        demands: dict[str, int] = {}
-        for supplier in self._roster.values():
-            if supplier.service != service:
-                continue
-            outlook = self._outlooks.get(supplier.key)
-            if self._sessions.waiting(supplier, spent_until(outlook)) is not None:
-                continue
-            if outlook is None:
-                asked = any(spec.asked_of(supplier) for spec in self._workspace.specs)
-                demands[supplier.key] = never_planned if asked else 0
-            elif outlook.due_at is not None and outlook.due_at <= self.now:
-                demands[supplier.key] = outlook.due_calls or 0
+        documents, active = self._workspace.documents, active_keys(self._workspace, service)
+        of_service: dict[str, Any] = {"service": service}
+        newcomers = active.difference(own, (plan.id for plan in typed.find(documents, PlanId, of_service)))
+        due = {
+            plan.id: plan
+            for plan in typed.find(documents, DemandOfSupplier, {**of_service, "due_at": {"lte": self.now}})
+            if plan.id in active and plan.id not in own
+        }
+        demands = {**dict.fromkeys(newcomers, never_planned), **{k: p.due_calls or 0 for k, p in due.items()}}
+        if service in self._workspace.config.settings.services:
+            for supplier in named_suppliers(self._workspace, demands.keys()):
+                if self._sessions.waiting(supplier, spent_until(due.get(supplier.key))) is not None:
+                    del demands[supplier.key]
+        if newcomers and not any(spec.applies.for_everybody for spec in self._workspace.specs):
+            for supplier in named_suppliers(self._workspace, newcomers & demands.keys()):
+                if not any(spec.asked_of(supplier) for spec in self._workspace.specs):
+                    demands[supplier.key] = 0
         return {**demands, **own}
 
     def _asked_today(self, service: str) -> dict[str, int]:
@@ -459,7 +515,7 @@ class Planner:
     # -- one supplier -----------------------------------------------------------------------------------
 
     def _retry_at(self, key: str) -> datetime | None:
-        outlook = self._outlooks.get(key)
+        outlook = self._outlook(key)
         if outlook is None or is_ahead(outlook.planned_at, self.now):
             return None
         put_off = outlook.put_off_until
@@ -583,7 +639,7 @@ class Planner:
         if proxy is None or spec.name not in self._gating or spec.signs or not self._is_asked(proxy, spec):
             return window.state
         if (proxy, spec.name) not in self._states_of_proxies:
-            one = self._roster.get(proxy)
+            one = self._active(proxy)
             self._states_of_proxies[proxy, spec.name] = (
                 window.state
                 if one is None
@@ -593,7 +649,7 @@ class Planner:
 
     def _is_asked(self, proxy: str | None, spec: TaskSpec) -> bool:
         """Whether a task is asked of who stands for a supplier, too."""
-        known = None if proxy is None else self._roster.get(proxy)
+        known = None if proxy is None else self._active(proxy)
         return known is None or spec.asked_of(known)
 
     def _asked_docs(self, proxy: str) -> Mapping[str, frozenset[int]]:
@@ -602,7 +658,7 @@ class Planner:
         What it left unanswered is among them: else it would choose what its members are measured on.
         """
         if proxy not in self._of_proxies:
-            supplier = self._roster.get(proxy)
+            supplier = self._active(proxy)
             read = (
                 ()
                 if supplier is None

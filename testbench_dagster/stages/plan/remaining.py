@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -15,7 +15,7 @@ from testbench_dagster.core.records.attempts import AttemptRecord, TokensOfSuppl
 from testbench_dagster.core.supplier import CONFIG_SOURCE, Supplier
 from testbench_dagster.relays.money import MoneyQuota, estimated_account, money_account
 from testbench_dagster.relays.quotas import LedgerQuota, service_account, supplier_account
-from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.discover.roster import known_suppliers, named_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import DocumentStore, typed
 
@@ -90,30 +90,35 @@ def money_left(workspace: Workspace, service: str, now: datetime) -> MoneyLeft |
     start, ledger = period_start("day", now), BudgetLedger(workspace.documents)
     spent = ledger.spent(money_account(service), start)
     if spent is None:
-        prices = counted_prices(workspace.config.settings, known_suppliers(workspace))
-        spent = _cost_since(workspace.documents, prices, service, start)
+        spent = _cost_since(workspace, service, start)
     return MoneyLeft(cap, spent, ledger.spent(estimated_account(service), start) or 0)
 
 
-def money_quota(workspace: Workspace) -> MoneyQuota | None:
-    """The caps on money, granted by the ledger that all processes share; whoever called closes it.
+def money_quota(workspace: Workspace, keys: Collection[str]) -> MoneyQuota | None:
+    """The caps on money of relays to suppliers, granted by the ledger that all processes share.
+
+    Whoever called closes it.
 
     None where nothing is capped.
     """
     budget = workspace.config.settings.budget
     if budget.money_per_day is None and not budget.money_services:
         return None
-    prices = counted_prices(workspace.config.settings, known_suppliers(workspace))
+    prices = counted_prices(workspace.config.settings, named_suppliers(workspace, keys))
     return MoneyQuota(
         BudgetLedger(workspace.documents),
         budget.money_of_service,
         prices,
-        spent_before=partial(_cost_since, workspace.documents, prices),
+        spent_before=partial(_cost_since, workspace),
     )
 
 
-def _cost_since(documents: DocumentStore, prices: Mapping[str, Price], service: str, start: datetime) -> int:
-    """What a service's stored attempts cost since an instant, by the tokens that were reported."""
+def _cost_since(workspace: Workspace, service: str, start: datetime) -> int:
+    """What a service's stored attempts cost since an instant, by the tokens that were reported.
+
+    Reads the whole roster; a day's account begins with it, and is kept from then on.
+    """
+    prices = counted_prices(workspace.config.settings, known_suppliers(workspace))
     believed = {"gte": 0, "lte": MOST_BELIEVED}
     where = {
         "service": service,
@@ -123,7 +128,7 @@ def _cost_since(documents: DocumentStore, prices: Mapping[str, Price], service: 
     }
     return sum(
         prices[row.supplier].micros_of(row.sum_prompt_tokens or 0, row.sum_completion_tokens or 0)
-        for row in typed.group(documents, TokensOfSupplier, where)
+        for row in typed.group(workspace.documents, TokensOfSupplier, where)
         if row.supplier in prices
     )
 

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from testbench_dagster.config import Settings
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
-from testbench_dagster.core.records.plans import DuePlan, PlanOutlook
+from testbench_dagster.core.records.plans import DemandOfSupplier, DuePlan, PlanOutlook
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -98,6 +98,6 @@ class Sessions:
         return None if chain is None else chain.blocks_per_session
 
 
-def spent_until(plan: PlanOutlook | DuePlan | None) -> int | None:
+def spent_until(plan: PlanOutlook | DuePlan | DemandOfSupplier | None) -> int | None:
     """Last height of the session in which a supplier's relays are used up, from its cached plan."""
     return None if plan is None else plan.session_spent_until

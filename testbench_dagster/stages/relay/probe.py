@@ -125,7 +125,7 @@ async def probe_suppliers(workspace: Workspace, suppliers: Sequence[Supplier]) -
         if problem is not None:
             problems[key] = problem
     quota = ledger_quota(workspace.documents, workspace.config.settings.budget)
-    money = money_quota(workspace)
+    money = money_quota(workspace, endpoints)
     pacing, http = Pacing.over(workspace.documents), HttpClient()
     opened = PacedTransport(transports.open(), pacing)
     turns = asyncio.Semaphore(_AT_ONCE)

@@ -114,7 +114,7 @@ def relay_due(
         transports = transports_to(workspace, targets.endpoints)
         targets.keep_reachable(transports)
         quota, pacing = ledger_quota(documents, settings.budget), Pacing.over(documents)
-        money = money_quota(workspace)
+        money = money_quota(workspace, targets.keys)
         try:
             bounded = transports.quota(quota)
             planner = Planner(workspace, tasks=tasks)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.relay import Endpoint
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER, known_suppliers
+from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER, named_suppliers
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.transports.plug import TransportFactory
 from testbench_dagster.transports.registry import supplier_endpoint
@@ -40,8 +40,9 @@ class Targets:
         self.unreachable: dict[str, str] = {}
         self.departed: list[str] = []
         self._targets: list[Target] = []
-        known = {supplier.key: supplier for supplier in known_suppliers(workspace)}
-        for key in dict.fromkeys(keys):
+        wanted = dict.fromkeys(keys)
+        known = {supplier.key: supplier for supplier in named_suppliers(workspace, wanted)}
+        for key in wanted:
             supplier = known.get(key)
             if supplier is None:
                 self.problems[key] = f"is not on the roster: correct the key, or {TO_REFRESH_ROSTER}"

@@ -108,7 +108,7 @@ def probe(
     asked = list(dict.fromkeys(one.supplier for one in due))
     quota = probe_quota(workspace)
     quota.limit({key: _TRIES * sum(one.supplier == key for one in due) for key in asked})
-    money = money_quota(workspace)
+    money = money_quota(workspace, asked)
     try:
         report = probe_services(workspace, due, quota=quota, money=money, on_progress=on_progress)
     finally:

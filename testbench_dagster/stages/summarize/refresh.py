@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from testbench_dagster.core.errors import ConfigError, TaskError
+from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.rankings import (
     Ability,
     PooledAbility,
@@ -14,9 +15,10 @@ from testbench_dagster.core.records.rankings import (
     SummarizedTask,
     TaxonomySummaryRecord,
 )
+from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.configured_taxonomies import key_of, read_taxonomies
-from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers
+from testbench_dagster.stages.discover.roster import active_suppliers, named_suppliers
 from testbench_dagster.stages.score.groups import proxies_of
 from testbench_dagster.stages.score.represented import represented_suppliers
 from testbench_dagster.stages.score.windows import MeasuredSupplier, measured_suppliers
@@ -90,10 +92,10 @@ def refresh_summaries(
     if not taxonomies:
         return []
     now = now or datetime.now(UTC)
-    known = known_suppliers(workspace)
+    chosen = set(suppliers)
+    known = _with_proxies_and_members(workspace, chosen)
     active = {s.key: s for s in known if s.left_at is None}
     proxies = proxies_of(workspace.documents, active, workspace.config.settings.reference_keys)
-    chosen = set(suppliers)
     members = [key for key, proxy in proxies.items() if proxy in chosen and key not in chosen]
     wanted = dict.fromkeys([*suppliers, *sorted(members)])
     others = {proxies[key] for key in wanted if key in proxies} - wanted.keys()
@@ -105,6 +107,14 @@ def refresh_summaries(
     records = [one for one in records if one.supplier not in others]
     typed.upsert(workspace.documents, TaxonomySummaryRecord, records)
     return [one for one in records if one.supplier in chosen]
+
+
+def _with_proxies_and_members(workspace: Workspace, keys: Collection[str]) -> list[Supplier]:
+    """Suppliers with these keys, those who stand for them, and those for whom they stand."""
+    placed = typed.by_id(workspace.documents, ProxyOfSupplier, keys)
+    members = typed.find(workspace.documents, ProxyOfSupplier, {"proxy": {"in": sorted(keys)}})
+    proxies = (row.proxy for row in placed.values())
+    return named_suppliers(workspace, {*keys, *proxies, *(row.id for row in members)})
 
 
 def summary_records(

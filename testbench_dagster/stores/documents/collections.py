@@ -5,8 +5,8 @@ Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``emp
 ``service_probes``.
 Views (rebuilt from facts): ``windows``, ``health``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
 ``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``, ``service_quality``.
-Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
-``budgets``, ``paces``, ``probe_seeds``.
+Roster: ``suppliers``, ``installations``, ``source_losses``, ``heights``, ``sessions``. Coordination of
+processes: ``heartbeats``, ``leases``, ``budgets``, ``paces``, ``probe_seeds``.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from testbench_dagster.core.records.service_probes import ServiceProbeRecord
 from testbench_dagster.core.records.service_quality import ServiceQualityRecord
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord, SetAsideRecord, VoidDocRecord
 from testbench_dagster.core.records.signatures import SignatureRecord
+from testbench_dagster.core.records.sources import InstallationRecord, SourceLossRecord
 from testbench_dagster.core.records.splits import SplitRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.records.suspicions import SuspicionRecord
@@ -45,6 +46,8 @@ from testbench_dagster.core.records.windows import WindowAnswersRecord, WindowRe
 
 SUPPLIERS = SupplierRecord.collection
 HEIGHTS = HeightRecord.collection
+INSTALLATIONS = InstallationRecord.collection
+SOURCE_LOSSES = SourceLossRecord.collection
 SESSIONS = SessionRecord.collection
 EPOCHS = EpochRecord.collection
 PROMPTS = PromptRecord.collection
@@ -94,6 +97,8 @@ PROBE_SEEDS = ProbeSeedRecord.collection
 
 ALL = (
     SUPPLIERS,
+    INSTALLATIONS,
+    SOURCE_LOSSES,
     HEIGHTS,
     SESSIONS,
     EPOCHS,

@@ -227,6 +227,8 @@ def _key(entry: Any) -> str | None:
 
 def _is_credential(name: str) -> bool:
     """Whether the name of an entry's key is one that credentials go by (public keys are none)."""
+    if name in _TAKEN:
+        return False
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     if plain.endswith(("publickey", "pubkey")):
         return False

@@ -250,7 +250,9 @@ def test_a_source_lists_who_is_asked_and_its_facts_are_kept(open_workspace: Open
 
 
 def test_a_source_that_fails_retires_nobody(open_workspace: Opener, tmp_path: Path) -> None:
-    workspace = open_workspace(sources=[FILE, {"file": "other.json", "name": "other"}])
+    workspace = open_workspace(
+        sources=[FILE, {"file": "other.json", "name": "other"}], roster={"loss_share": 1}
+    )
     write_roster(tmp_path / "r.json", [entry("a")])
     write_roster(tmp_path / "other.json", [entry("b")])
     refresh_roster(workspace, T0)
@@ -431,7 +433,7 @@ def test_the_history_of_one_that_comes_and_goes_stays_bounded(
     open_workspace: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(roster_module, "HISTORY_EVENTS", 4)
-    workspace = open_workspace(sources=[FILE])
+    workspace = open_workspace(sources=[FILE], roster={"loss_share": 1})
     for minute in range(7):
         write_roster(tmp_path / "r.json", [entry("a")] if minute % 2 == 0 else [])
         refresh_roster(workspace, at(minute))
@@ -467,7 +469,7 @@ def together(number: int, work: Callable[[int], RosterReport]) -> list[RosterRep
 
 def test_refreshes_side_by_side_record_everything_once(open_workspace: Opener, tmp_path: Path) -> None:
     """Workspaces of their own, as other processes have."""
-    workspaces = [open_workspace(sources=[FILE]) for _ in range(4)]
+    workspaces = [open_workspace(sources=[FILE], roster={"loss_share": 1}) for _ in range(4)]
     n = 12
     phases: list[tuple[str, list[dict[str, Any]]]] = [
         ("joined", [entry(f"a{i}") for i in range(n)]),
@@ -492,7 +494,7 @@ def test_an_older_reading_does_not_undo_what_a_newer_one_recorded(
     open_workspace: Opener, tmp_path: Path
 ) -> None:
     """As when one process read its sources before, and writes after, another did both."""
-    workspace = open_workspace(sources=[FILE])
+    workspace = open_workspace(sources=[FILE], roster={"loss_share": 1})
     write_roster(tmp_path / "r.json", [entry("a")])
     refresh_roster(workspace, at(1))
     write_roster(tmp_path / "r.json", [])
@@ -520,7 +522,7 @@ with Workspace.open(sys.argv[1]) as workspace:
 def test_refreshes_of_several_processes_record_everything_once(
     open_workspace: Opener, tmp_path: Path
 ) -> None:
-    workspace = open_workspace(sources=[FILE])
+    workspace = open_workspace(sources=[FILE], roster={"loss_share": 1})
     keys = sorted(f"a{i}@s" for i in range(40))
     command = [sys.executable, "-c", _CHILD, str(workspace.config.path)]
     children = [

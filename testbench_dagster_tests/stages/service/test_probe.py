@@ -394,7 +394,7 @@ def test_the_budget_of_money_bounds_them_and_pays_for_them(tmp_path: Path) -> No
     with serving({"a": says(*GOOD)}) as server:
         urls = {"a": f"{server.url}/a/v1"}
         with installation(tmp_path, urls, own, budget={"money_per_day": 0.05}) as workspace:
-            money = money_quota(workspace)
+            money = money_quota(workspace, ["a@external"])
             assert money is not None
             report = probe_services(workspace, due("short", "1k"), money=money)
             money.close()
@@ -402,7 +402,7 @@ def test_the_budget_of_money_bounds_them_and_pays_for_them(tmp_path: Path) -> No
             left = money_left(workspace, "external", datetime.now(UTC))
             assert left is not None and left.spent == 2 * (90 * 1 + 5 * 100)  # what they came to
         with installation(tmp_path, urls, own, budget={"money_per_day": 0.02}) as workspace:
-            money = money_quota(workspace)
+            money = money_quota(workspace, ["a@external"])
             report = probe_services(workspace, due("short"), money=money)
             assert report.put_off == {"a@external": "the budget of money does not reach to it"}
         assert len(server.asked["a"]) == 2

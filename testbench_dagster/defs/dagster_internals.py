@@ -8,7 +8,8 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - backfills requested from outside the UI (:mod:`.backfills`);
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
-- metadata of single partitions, all at once (:mod:`.per_partition`).
+- metadata of single partitions, all at once (:mod:`.per_partition`);
+- the queue of runs, and what the code says of itself that a run is of (:mod:`.run_queue`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
 """
@@ -38,6 +39,7 @@ from dagster._core.remote_origin import (
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
@@ -68,17 +70,20 @@ __all__ = [
     "LoadableTargetOrigin",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
     "PartitionBackfill",
+    "QueuedRunCoordinator",
     "RemoteInstigatorOrigin",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
+    "SubmitRunContext",
     "add_partition_metadata",
     "deserialize_value",
     "get_current_timestamp",
     "get_daemon_statuses",
     "make_new_backfill_id",
+    "stated_metadata",
 ]
 
 
@@ -95,3 +100,17 @@ def add_partition_metadata(
         handle = AssetMetadataHandle(asset_key=asset, partition_key=partition)
         added[handle] = {**gathered.get(handle, {}), **metadata}
     step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=added)
+
+
+def stated_metadata(context: SubmitRunContext) -> dict[str, str]:
+    """The texts among the metadata of the definitions that a run is of; none where they are out of reach."""
+    origin = context.dagster_run.remote_job_origin
+    if origin is None:
+        return {}
+    repository = origin.repository_origin
+    location = repository.code_location_origin.location_name
+    if not context.workspace.has_code_location(location):
+        return {}
+    found = context.workspace.get_code_location(location).get_repository(repository.repository_name)
+    metadata = found.repository_snap.metadata or {}
+    return {name: value.value for name, value in metadata.items() if isinstance(value.value, str)}

@@ -25,6 +25,7 @@ from testbench_dagster.stages.plan.schedules import schedule_findings
 from testbench_dagster.stages.sample.catalogue import built_prompts, check_ids
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
 from testbench_dagster.stages.service.outlook import probe_findings
+from testbench_dagster.stages.statements import statement_findings
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
 from testbench_dagster.stages.workspace import Workspace
@@ -60,6 +61,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         lambda: workspace.datasets.tasks(),
         "PostgreSQL" if config.postgres_uri else None,
     )
+    yield from statement_findings(workspace)
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     if config.settings.allow_code_execution:

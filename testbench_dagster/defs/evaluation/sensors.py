@@ -6,6 +6,7 @@ from testbench_dagster.config.settings import Settings
 from testbench_dagster.core.wording import are, counted
 from testbench_dagster.defs.automation import repeatable_requests, run_key, sensor_status
 from testbench_dagster.defs.catalog.sensors import catalog_is_ready
+from testbench_dagster.defs.hosts import refused_runs
 from testbench_dagster.defs.partitions import (
     MAX_GAP,
     RUNS_PER_TICK,
@@ -13,9 +14,11 @@ from testbench_dagster.defs.partitions import (
     pack_ranges,
     range_tags,
     suppliers_in_flight,
+    suppliers_of_runs,
     suppliers_per_run,
 )
 from testbench_dagster.stages.plan.due_suppliers import due_suppliers
+from testbench_dagster.stages.statements import refused_hosts, server_problem
 from testbench_dagster.stages.workspace import Workspace
 
 
@@ -37,11 +40,20 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         if not catalog_is_ready(workspace):
             return dg.SensorResult(skip_reason="no task has its dataset yet")
+        if (problem := server_problem(workspace)) is not None:
+            return dg.SensorResult(skip_reason=problem)
         order = list(context.instance.get_dynamic_partitions(SUPPLIER))
         known = set(order)
         versions = {w.key: w.version for w in due_suppliers(workspace) if w.key in known}
         busy = suppliers_in_flight(context.instance, order)
+        # ranges change from tick to tick: those suppliers rest, not the request
+        resting = suppliers_of_runs(refused_runs(context.instance, retry_s), order)
+        busy |= resting
         due = [key for key in versions if key not in busy]
+        if not due and resting & versions.keys():
+            return dg.SensorResult(
+                skip_reason=f"runs were refused less than {retry_s:g} s ago: {_why(workspace)}"
+            )
         if not due:
             return dg.SensorResult(
                 skip_reason=f"nothing is due; {counted(len(busy), 'supplier')} {are(len(busy))} being "
@@ -64,3 +76,8 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=requests)
 
     return stale_scores
+
+
+def _why(workspace: Workspace) -> str:
+    """Which machine goes by something else, in the words in which it was refused."""
+    return "; ".join(refused_hosts(workspace).values()) or "their machines agree again"

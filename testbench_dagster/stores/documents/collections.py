@@ -5,8 +5,8 @@ Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``emp
 ``service_probes``.
 Views (rebuilt from facts): ``windows``, ``health``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
 ``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``, ``service_quality``.
-Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``leases``,
-``budgets``, ``paces``, ``probe_seeds``.
+Roster: ``suppliers``, ``heights``, ``sessions``. Coordination of processes: ``heartbeats``, ``statements``,
+``leases``, ``budgets``, ``paces``, ``probe_seeds``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from testbench_dagster.core.records.coordination import (
     HeartbeatRecord,
     LeaseRecord,
     PaceRecord,
+    StatementRecord,
 )
 from testbench_dagster.core.records.health import HealthRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
@@ -87,6 +88,7 @@ SPLITS = SplitRecord.collection
 SUSPICIONS = SuspicionRecord.collection
 
 HEARTBEATS = HeartbeatRecord.collection
+STATEMENTS = StatementRecord.collection
 LEASES = LeaseRecord.collection
 BUDGETS = BudgetRecord.collection
 PACES = PaceRecord.collection
@@ -124,6 +126,7 @@ ALL = (
     SPLITS,
     SUSPICIONS,
     HEARTBEATS,
+    STATEMENTS,
     LEASES,
     BUDGETS,
     PACES,

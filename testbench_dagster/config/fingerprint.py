@@ -128,10 +128,19 @@ def _of_value(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else _json(value)
+    text = value if isinstance(value, str) else _json(_whole(value))
     if len(text) <= _LONGEST:
         return text
     return f"{text[:_LONGEST]}… ({digest(text)})"
+
+
+def _whole(value: Any) -> Any:
+    """The same with 72 for 72.0: a number that is spelled out is no other than the one by default."""
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _json(value: Any) -> str:

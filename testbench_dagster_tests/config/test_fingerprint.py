@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.config import load_config_text
+from testbench_dagster.config import Settings, load_config_text
 from testbench_dagster.config.fingerprint import fingerprint, stated_settings
 
 KEY = "sk-" + "a1B2c3D4" * 5
@@ -52,9 +52,13 @@ def raw() -> dict[str, Any]:
     }
 
 
-def stated(content: dict[str, Any], text: str | None = None) -> dict[str, str]:
-    """What a file with this content states."""
-    text = yaml.safe_dump(content, sort_keys=False) if text is None else text
+def stated(content: dict[str, Any]) -> dict[str, str]:
+    """What a configuration with this content states."""
+    return stated_settings(Settings.model_validate(content))
+
+
+def of_file(text: str) -> dict[str, str]:
+    """What a file with this text states."""
     return stated_settings(load_config_text(text, Path("/somewhere/testbench.yaml")).settings)
 
 
@@ -71,7 +75,7 @@ def shuffled(value: Any, order: random.Random) -> Any:
 @given(seed=st.integers(0, 2**32), comment=st.text(st.characters(codec="ascii", categories=["L", "N", "Zs"])))
 def test_order_of_keys_and_comments_make_no_difference(seed: int, comment: str) -> None:
     text = yaml.safe_dump(shuffled(raw(), random.Random(seed)), sort_keys=False)
-    assert fingerprint(stated(raw(), f"# {comment}\n{text}\n# {comment}")) == fingerprint(stated(raw()))
+    assert fingerprint(of_file(f"# {comment}\n{text}\n# {comment}")) == fingerprint(stated(raw()))
 
 
 def at(content: dict[str, Any], *where: str | int) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testbench_dagster.api import Testbench
 from testbench_dagster.coordination.processes import host_name
 from testbench_dagster.coordination.statements import living
 from testbench_dagster.core.records.attempts import AttemptRecord
@@ -68,7 +70,7 @@ def code_server(environment: dict[str, str], log: Path) -> Iterator[None]:
             cwd=log.parent,
             stdout=said,
             stderr=said,
-            preexec_fn=ends_with_us(),
+            preexec_fn=ends_with_us(signal.SIGTERM),
         )
         try:
             yield
@@ -131,8 +133,6 @@ def test_runs_of_a_backfill_say_their_kind_and_keep_to_the_limit(tmp_path: Path)
     }
     one_each = {"TESTBENCH_SUPPLIERS_PER_RUN": "1"}
     with platform(tmp_path, SUPPLIERS, one_each, latency_ms=1_500, **changes) as made:
-        from testbench_dagster.api import Testbench
-
         with made.workspace() as workspace:
             Testbench(workspace).run(max_relays=0)  # roster, partitions, prompts
         made.start()

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow(minutes=2)
 EVALUATED_WITHIN_S = 400.0
 STATED_WITHIN_S = 120.0
 LIMIT = 2  # evaluations at a time, as `dagster.yaml` has it
-SUPPLIERS = 5
+SUPPLIERS = 4
 
 
 def second_host(made: Platform, folder: Path, samples: int) -> dict[str, str]:
@@ -95,9 +95,9 @@ def test_one_store_is_evaluated_under_one_configuration(tmp_path: Path, mongo_da
         assert "samples.max is 9 here and 8 there" in sentence and str(made.config_path) in sentence
         assert "Traceback" not in refused.stderr
         checked = command(environment, "check", "--no-suppliers")
-        assert [line for line in checked.stdout.splitlines() if line.startswith("FAIL")] == [
-            f"FAIL  other machines: {sentence.removeprefix('Error: ')}"
-        ]
+        (failed,) = [line for line in checked.stdout.splitlines() if line.startswith("FAIL")]
+        assert failed.startswith("FAIL  other machines: ")
+        assert failed.partition(" goes by ")[2] == sentence.partition(" goes by ")[2]
         log = second / "server.log"
         with code_server(environment, log):
             told = "goes by another configuration than the code server on"
@@ -131,10 +131,10 @@ def test_runs_of_a_backfill_say_their_kind_and_keep_to_the_limit(tmp_path: Path)
         "relays": {"connect_s": 20, "first_byte_s": 50, "total_s": 100, "max_in_flight": 2},
         "tasks": [{"name": "starter_units", "samples": 8}],
     }
-    one_each = {"TESTBENCH_SUPPLIERS_PER_RUN": "1"}
-    with platform(tmp_path, SUPPLIERS, one_each, latency_ms=1_500, **changes) as made:
+    with platform(tmp_path, SUPPLIERS, latency_ms=1_000, **changes) as made:
         with made.workspace() as workspace:
             Testbench(workspace).run(max_relays=0)  # roster, partitions, prompts
+        made.environment["TESTBENCH_SUPPLIERS_PER_RUN"] = "1"
         made.start()
         id_ = made.backfill(made.partitions())
         most = 0

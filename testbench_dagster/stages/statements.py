@@ -138,7 +138,7 @@ def statement_findings(workspace: Workspace) -> Iterator[Finding]:
     try:
         servers, refused = living(workspace.documents), refused_lately(workspace.documents)
         own = statement(workspace.config, workspace.specs)
-        problem = refusal(workspace.documents, own, leading, catch_up_s=0)
+        problem = refusal(workspace.documents, own, leading)
     except StoreError:  # said before
         return
     what = "other machines"

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from testbench_dagster.coordination.processes import (
     boot_clock,
@@ -39,6 +39,34 @@ _MARGIN = 0.1  # of the time to live: how far the clocks of two machines may dif
 _NEVER = float("-inf")
 
 _log = logging.getLogger(__name__)
+
+
+class Beating(Protocol):
+    """What is stored of a process that renews it: a heartbeat, or what the process says of itself."""
+
+    @property
+    def expires_at(self) -> datetime:
+        """Alive until then, by the machine's clock."""
+
+    @property
+    def boot_deadline(self) -> float | None:
+        """The same in seconds since the machine booted."""
+
+    @property
+    def ttl_s(self) -> float:
+        """Seconds after which it is dead if it is not renewed."""
+
+    @property
+    def host(self) -> str:
+        """Its machine."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id there."""
+
+    @property
+    def started(self) -> int | None:
+        """When the process started."""
 
 
 class Heartbeat:
@@ -180,8 +208,8 @@ def heartbeats(documents: DocumentStore, holders: Iterable[str]) -> dict[str, He
     return typed.by_id(documents, HeartbeatRecord, holders)
 
 
-def is_gone(beat: HeartbeatRecord) -> bool:
-    """Whether a heartbeat, as just read, is that of a dead heartbeat."""
+def is_gone(beat: Beating) -> bool:
+    """Whether a heartbeat, as just read, is that of a dead process."""
     if beat.host != machine():
         now = datetime.now(UTC)
         if beat.expires_at > now + timedelta(seconds=silence_s(beat)):  # that machine's clock is or was ahead
@@ -222,7 +250,7 @@ def delete_expired(documents: DocumentStore, beat: HeartbeatRecord) -> bool:
     return typed.get(documents, HeartbeatRecord, beat.id) is None
 
 
-def described(beat: HeartbeatRecord) -> str:
+def described(beat: Beating) -> str:
     """Who that is, for people."""
     return f"process {beat.pid} on {beat.host.partition('/')[0]}"
 

@@ -34,7 +34,13 @@ def machine() -> str:
     Two containers on one computer differ (their process ids do), and so does a computer before and after a
     restart. Where the system tells no more, it is the host name alone.
     """
-    return "/".join([socket.gethostname(), *_boot(), *_namespaces()])
+    return "/".join([host_name(), *_boot(), *_namespaces()])
+
+
+@lru_cache(maxsize=1)
+def host_name() -> str:
+    """What people call this machine."""
+    return socket.gethostname()
 
 
 @lru_cache(maxsize=1)

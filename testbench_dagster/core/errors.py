@@ -40,6 +40,10 @@ class SandboxError(TestbenchError):
     """A process cannot be confined here, so what was to run in it does not run."""
 
 
+class DriftError(TestbenchError):
+    """This machine goes by another configuration, or other packages, than the code server."""
+
+
 class Interrupted(TestbenchError):
     """Somebody asked this process to stop, and what it was doing was ended: no task's fault."""
 

@@ -23,14 +23,8 @@ from testbench_dagster.defs.dagster_internals import (
     make_new_backfill_id,
     partition_loading_context,
 )
-from testbench_dagster.defs.evaluation import (
-    EVALUATION,
-    EVALUATION_KIND,
-    KIND_TAG,
-    RESCORE_KIND,
-    RESCORING,
-)
 from testbench_dagster.defs.evaluation.assets import FORCE_TAG
+from testbench_dagster.defs.kinds import EVALUATION, EVALUATION_KIND, KIND_TAG, RESCORE_KIND, RESCORING
 from testbench_dagster.defs.local_runs import opened_instance
 from testbench_dagster.defs.partitions import SUPPLIER
 from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER

@@ -13,10 +13,12 @@ from testbench_dagster.config import load_config
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.defs import catalog, evaluation, network, operations, service, summaries
 from testbench_dagster.defs.entry_points import with_switches
+from testbench_dagster.defs.hosts import REQUESTED_BY_TAG, statement_tags
 from testbench_dagster.defs.partitions import task_partitions
 from testbench_dagster.defs.resources import workspace_resource
 from testbench_dagster.stages.retain import check_retention
 from testbench_dagster.stages.snapshot import history_began
+from testbench_dagster.stages.statements import own_host, statement
 from testbench_dagster.stages.workspace import Workspace
 
 
@@ -46,6 +48,7 @@ def build_definitions(
         operations.definitions(settings, alerts=(switched or {}).get("run_failure", True)),
     ]
 
+    own = statement(opened.config, opened.specs)
     if workspace is None:
         opened.close()
 
@@ -60,6 +63,7 @@ def build_definitions(
         schedules=collected("schedules"),
         resources={"workspace": workspace_resource(workspace or opened.config.path)},
         executor=dg.in_process_executor,
+        metadata={**statement_tags(own), REQUESTED_BY_TAG: own_host()},
     )
 
 

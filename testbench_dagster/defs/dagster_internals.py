@@ -9,7 +9,8 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
 - what is kept of sensors and schedules, and how its daemon reads that (:mod:`.set_back`);
-- metadata of single partitions, all at once (:mod:`.per_partition`).
+- metadata of single partitions, all at once (:mod:`.per_partition`);
+- the queue of runs, and what the code says of itself that a run is of (:mod:`.run_queue`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
 """
@@ -41,6 +42,7 @@ from dagster._core.remote_origin import (
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
 from dagster._core.scheduler.instigation import (
     InstigatorState,
     InstigatorStatus,
@@ -81,6 +83,7 @@ __all__ = [
     "LoadableTargetOrigin",
     "ManagedGrpcPythonEnvCodeLocationOrigin",
     "PartitionBackfill",
+    "QueuedRunCoordinator",
     "RemoteInstigatorOrigin",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
@@ -89,6 +92,7 @@ __all__ = [
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
+    "SubmitRunContext",
     "add_partition_metadata",
     "asset_daemon_cursor_from_instigator_serialized_cursor",
     "asset_daemon_cursor_to_instigator_serialized_cursor",
@@ -97,6 +101,7 @@ __all__ = [
     "get_daemon_statuses",
     "make_new_backfill_id",
     "partition_loading_context",
+    "stated_metadata",
 ]
 
 
@@ -113,3 +118,17 @@ def add_partition_metadata(
         handle = AssetMetadataHandle(asset_key=asset, partition_key=partition)
         added[handle] = {**gathered.get(handle, {}), **metadata}
     step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=added)
+
+
+def stated_metadata(context: SubmitRunContext) -> dict[str, str]:
+    """The texts among the metadata of the definitions that a run is of; none where they are out of reach."""
+    origin = context.dagster_run.remote_job_origin
+    if origin is None:
+        return {}
+    repository = origin.repository_origin
+    location = repository.code_location_origin.location_name
+    if not context.workspace.has_code_location(location):
+        return {}
+    found = context.workspace.get_code_location(location).get_repository(repository.repository_name)
+    metadata = found.repository_snap.metadata or {}
+    return {name: value.value for name, value in metadata.items() if isinstance(value.value, str)}

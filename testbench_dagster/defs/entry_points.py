@@ -34,6 +34,11 @@ _TEMPORARY = ".tmp_dagster_home_"
 """How Dagster begins the name of the folder that it makes where it was told of none."""
 
 
+def serves(arguments: Sequence[str]) -> bool:
+    """Whether a process with this command line is a code server, under whatever name it serves the code."""
+    return list(arguments[1:3]) == ["api", "grpc"]
+
+
 def served_as(arguments: Sequence[str]) -> str | None:
     """What Dagster calls the code location that a process with this command line serves; None: no server."""
     return _after("--location-name", arguments)

@@ -53,6 +53,7 @@ from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.service.due import due_probes
 from testbench_dagster.stages.service.probing import Probed
 from testbench_dagster.stages.snapshot import take_snapshots
+from testbench_dagster.stages.statements import refuse_beside_others
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.tally import Tally, Tallying
 from testbench_dagster.stages.workspace import Workspace
@@ -160,6 +161,7 @@ def evaluate(
     Raises:
         ConfigError: a supplier or key is missing, all tasks or their data files are, a taxonomy makes no
             sense, or none of the tasks is asked of one of the suppliers.
+        DriftError: a code server, or an evaluation elsewhere, goes by another configuration.
         TaskInputError: no task can be prepared.
         Interrupted: ``stop`` was set before anything was planned; nothing was sent.
         TestbenchError: a stage failed, or no supplier can be found.
@@ -172,6 +174,7 @@ def evaluate(
     require_data_files(workspace, specs)
     configured_taxonomies(workspace)  # wrong ones are told before a relay is spent
     migrate_if_safe(workspace.config, note)
+    refuse_beside_others(workspace)  # before the roster is touched
     if workspace.config.settings.discovers:
         report = refresh_roster(workspace)
         for problem in [*report.problems.values(), *report.warnings.values()]:

@@ -24,10 +24,12 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.entry_points import WORKSPACE, code_origin
+from testbench_dagster.defs.hosts import HOST_TAG, REQUESTED_BY_TAG, statement_tags
 from testbench_dagster.defs.metadata import counts_in
 from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
 from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER
 from testbench_dagster.stages.service.probing import Probed
+from testbench_dagster.stages.statements import evaluating, own_host, statement
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.disk import full_disk, is_full
 from testbench_dagster.stores.files import create_folder, writing
@@ -45,6 +47,7 @@ PROCESS_ENVIRONMENT = {
 
 #: The settings of `dagster.yaml`; a test keeps both alike.
 INSTANCE_SETTINGS: dict[str, Any] = {
+    "run_coordinator": {"module": "testbench_dagster.defs.run_queue", "class": "TaggingRunCoordinator"},
     "storage": {
         "custom": {"module": "testbench_dagster.defs.storage", "class": "TestbenchStorage", "config": {}}
     },
@@ -106,11 +109,20 @@ def prepare_home(config: Config) -> dict[str, str]:
         if not os.access(home, os.W_OK | os.X_OK):  # Dagster's own error would be a page long
             raise PermissionError(None, "Permission denied")
         for path, wanted in ((home / "dagster.yaml", INSTANCE_SETTINGS), (workspace_file(home), WORKSPACE)):
-            if not path.exists():
+            if not path.exists() or (wanted is INSTANCE_SETTINGS and _is_of_earlier_version(path)):
                 partial = path.with_suffix(f".{os.getpid()}.tmp")
                 partial.write_text(yaml.safe_dump(wanted, sort_keys=False), encoding="utf-8")
                 partial.replace(path)
     return environment
+
+
+def _is_of_earlier_version(path: Path) -> bool:
+    """Whether a `dagster.yaml` is what an earlier version wrote, without the queue that tags runs."""
+    earlier = {name: value for name, value in INSTANCE_SETTINGS.items() if name != "run_coordinator"}
+    try:
+        return bool(yaml.safe_load(path.read_text(encoding="utf-8")) == earlier)
+    except (yaml.YAMLError, ValueError):  # Dagster says what is wrong with it
+        return False
 
 
 def workspace_file(home: Path | str) -> Path:
@@ -178,8 +190,12 @@ class LocalRuns:
         self._workspace = workspace
         self._resources = ExitStack()
         self._resources.enter_context(ignoring_alone())
+        # what is refused here is refused before Dagster's home is made
+        self._resources.enter_context(evaluating(workspace))
         self._instance = self._resources.enter_context(opened_instance(workspace.config))
         self._definitions = build_definitions(workspace)
+        own = statement(workspace.config, workspace.specs)
+        self._tags = {**statement_tags(own), REQUESTED_BY_TAG: own_host(), HOST_TAG: own_host()}
         #: By name the newest verdict on each asset check that was evaluated.
         self.checks: dict[str, CheckVerdict] = {}
 
@@ -290,7 +306,7 @@ class LocalRuns:
             config["ops"] = ops
         try:
             result = self._definitions.resolve_job_def(job).execute_in_process(
-                instance=self._instance, tags=tags, run_config=config
+                instance=self._instance, tags={**self._tags, **(tags or {})}, run_config=config
             )
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None  # what Ctrl-C is everywhere else, without Dagster's stack

@@ -7,17 +7,16 @@ Supplier × task is rows in the document store: Dagster writes 1.66 KB per parti
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import dagster as dg
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.task import TaskSpec
+from testbench_dagster.defs.kinds import KIND_TAG, PROBES
 
 SUPPLIER = "supplier"
 SUPPLIERS_PER_RUN_ENV = "TESTBENCH_SUPPLIERS_PER_RUN"
-KIND_TAG, PROBES = "testbench/kind", "service_probes"
-"""Tag that says of what kind a run is, and its value of those that probe how fast suppliers answer."""
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 #: A request takes the daemon 0.3 s to submit; what is left over is asked for by the next tick.
@@ -109,18 +108,22 @@ def suppliers_in_flight(
     Runs that only probe how fast suppliers answer keep nobody from being evaluated, and their ranges span
     many who are not probed; they count where ``probed``.
     """
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED)))
+    return suppliers_of_runs([r for r in runs if probed or r.tags.get(KIND_TAG) != PROBES], order)
+
+
+def suppliers_of_runs(runs: Iterable[dg.DagsterRun], order: Sequence[str]) -> set[str]:
+    """The suppliers that runs are about; none for a run that names no partition."""
     position = {key: i for i, key in enumerate(order)}
-    busy: set[str] = set()
-    for run in instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED))):
-        if run.tags.get(KIND_TAG) == PROBES and not probed:
-            continue
+    found: set[str] = set()
+    for run in runs:
         single = run.tags.get("dagster/partition")
         start, end = run.tags.get(RANGE_START), run.tags.get(RANGE_END)
         if single in position:
-            busy.add(str(single))
+            found.add(str(single))
         elif start in position and end in position:
-            busy.update(order[position[str(start)] : position[str(end)] + 1])
-    return busy
+            found.update(order[position[str(start)] : position[str(end)] + 1])
+    return found
 
 
 def run_suppliers(instance: dg.DagsterInstance, tags: Mapping[str, str]) -> list[str]:

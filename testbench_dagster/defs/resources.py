@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from testbench_dagster.coordination.heartbeats import Heartbeat
+from testbench_dagster.defs.hosts import admit
 from testbench_dagster.stages.workspace import Workspace
 
 
@@ -16,7 +17,8 @@ def workspace_resource(installation: Workspace | Path) -> dg.ResourceDefinition:
     """A resource that gives each run the installation, with a heartbeat for as long as the run lasts.
 
     The heartbeat tells other processes, and the sensor ``lost_runs``, that the run's process is alive.
-    Sensors and schedules get the installation without one.
+    Sensors and schedules get the installation without one. A run that this machine may not execute fails here
+    (see :mod:`.hosts`); an installation that is shared was looked at when its process began.
 
     Args:
         installation: an opened one that all runs of this process share (commands, tests), or the path of a
@@ -29,6 +31,8 @@ def workspace_resource(installation: Workspace | Path) -> dg.ResourceDefinition:
             if run is None:
                 yield workspace
                 return
+            if not isinstance(installation, Workspace) and context.instance is not None:
+                admit(context.instance, run, workspace)
             with Heartbeat(workspace.documents, run.run_id) as heartbeat:
                 workspace.heartbeat = heartbeat
                 try:

@@ -28,6 +28,7 @@ from testbench_dagster.stages.plan.schedules import schedule_findings
 from testbench_dagster.stages.sample.catalogue import built_prompts, check_ids
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside, void_docs
 from testbench_dagster.stages.service.outlook import probe_findings
+from testbench_dagster.stages.statements import statement_findings
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
 from testbench_dagster.stages.workspace import Workspace
@@ -66,6 +67,7 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
     for told in low_space(config):
         yield Finding("disk", told, ok=False, warning=True)
     yield from _clock_findings(workspace)
+    yield from statement_findings(workspace)
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     if config.settings.allow_code_execution:

@@ -19,6 +19,7 @@ from testbench_dagster.core.records.coordination import (
     HeartbeatRecord,
     LeaseRecord,
     LeasesOfHolder,
+    StatementRecord,
 )
 from testbench_dagster.core.records.lanes import LaneEndRecord
 from testbench_dagster.core.records.prompts import EpochStart, PromptCalls, PromptRecord, PromptSequence
@@ -136,6 +137,7 @@ def _replaced_before(workspace: Workspace, sequence: _Sequence, instant: datetim
 
 
 def _purge_heartbeats(workspace: Workspace, before: datetime) -> int:
+    typed.purge(workspace.documents, StatementRecord, {"expires_at": {"lt": before}})
     beats = typed.find(workspace.documents, HeartbeatRecord, {"expires_at": {"lt": before}})
     return sum(is_gone(beat) and delete_expired(workspace.documents, beat) for beat in beats)
 

@@ -19,7 +19,7 @@ def source_state(spec: TaskSpec) -> str:
     """
     if spec.signs:
         return content_hash([definition_state(spec), spec.probes, spec.probe_tokens])
-    files = [[split, _file_state(path)] for split, path in sorted((spec.data or {}).items())]
+    files = [[split, file_state(path)] for split, path in sorted((spec.data or {}).items())]
     parts = [definition_state(spec), spec.num_fewshot, dict(spec.where), files]
     asked, options = spec.generation.settings(), dict(spec.options)
     return content_hash([*parts, *([asked] if asked or options else []), *([options] if options else [])])
@@ -39,11 +39,12 @@ def folders_state(folders: Sequence[str]) -> str:
     found = []
     for folder in folders:
         paths = sorted(p for p in Path(folder).glob("**/*") if p.suffix in (".yaml", ".py"))
-        found.append([[str(p.relative_to(folder)), _file_state(str(p))] for p in paths])
+        found.append([[str(p.relative_to(folder)), file_state(str(p))] for p in paths])
     return content_hash(found)
 
 
-def _file_state(path: str) -> str | None:
+def file_state(path: str) -> str | None:
+    """The hash of a file's content; None where it cannot be read. Read again only when it changed."""
     try:
         stat = Path(path).stat()
         return _digest(path, stat.st_size, stat.st_mtime_ns)

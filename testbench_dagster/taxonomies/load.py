@@ -22,7 +22,7 @@ def load_taxonomy(spec: str, base: Path) -> Taxonomy:
     Relative paths start at ``base``, the folder of the configuration. Raises TaxonomyError naming the file,
     the line or node at fault, and what to do.
     """
-    path = _path(spec, base)
+    path = taxonomy_path(spec, base)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -39,7 +39,8 @@ def load_taxonomy(spec: str, base: Path) -> Taxonomy:
         raise TaxonomyError(f"{path}: {error}", error.subject) from error
 
 
-def _path(spec: str, base: Path) -> Path:
+def taxonomy_path(spec: str, base: Path) -> Path:
+    """Where the taxonomy ``spec`` is. Raises TaxonomyError where it can be none."""
     if spec.startswith(_BUILTIN):
         name = spec.removeprefix(_BUILTIN)
         if name not in builtin_names():

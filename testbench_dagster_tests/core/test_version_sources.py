@@ -31,6 +31,7 @@ EVERYWHERE = {
 }
 EXCLUDED: Mapping[str, Mapping[str, str]] = {
     "CLASSIFIER": {
+        "coordination.processes:host_name": "which machine sent it: no answer depends on it",
         "core.relay": "types that carry what others made",
         "stages.relay.writer:attempt_id": "an id",
         "transports.addresses:AddressRefused": "which addresses are asked, before there is an answer",

@@ -36,7 +36,7 @@ RECORDED = {"supplier_plans": ("summaries", None), "detected_changes": ("summari
 CHECKS = {
     "task_datasets": {"datasets_intact", "tasks_prepared"},
     "sampled_prompts": {"docs_storable", "prompts_reproducible"},
-    "relay_responses": {"attempts_have_an_owner", "supplier_fault_rate"},
+    "relay_responses": {"attempts_have_an_owner", "hosts_agree", "supplier_fault_rate"},
     "supplier_scores": {
         "scores_fresh",
         "windows_tight",

@@ -20,7 +20,7 @@ from testbench_dagster.stores.documents.collections import ALL
 from testbench_dagster_tests.defs.conftest import TASKS, Materialized, starter_settings
 
 #: Every run takes part in these; no asset is about them.
-COORDINATION = {"heartbeats", "leases", "budgets", "paces", "probe_seeds"}
+COORDINATION = {"heartbeats", "statements", "leases", "budgets", "paces", "probe_seeds"}
 #: The job that runs an asset, in the order in which an installation runs them.
 JOBS = {
     "suppliers": "refresh_suppliers",

@@ -103,6 +103,9 @@ class AttemptRecord(Record):
     payload_sha256: str | None = content("SHA-256 of the request body as sent")
     payload_version: int | None = content("version of what built that body; null for the first", default=None)
     evidence: Mapping[str, Any] = content("what else the transport saw, under names of its own")
+    host: str | None = content(
+        "name of the machine that sent it; null for attempts of earlier versions", default=None, sparse=True
+    )
     path: str | None = content("path of the request, relative to the supplier's base URL", exported=False)
 
 

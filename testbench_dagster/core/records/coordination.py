@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -88,6 +89,35 @@ class HeartbeatRecord(Record):
         "the same in seconds since its machine booted, null where the machine tells no boot from the next"
     )
     ttl_s: float = content("seconds after which it is dead if it is not renewed")
+    host: str = queryable("its machine: host name, boot and namespaces")
+    pid: int = content("its process id there")
+    started: int | None = content("when the process started, in clock ticks since boot; null if unknown")
+
+
+@record("statements", one_per="process that says what it runs, or that was refused for it", kind=COORDINATION)
+class StatementRecord(Record):
+    """What a process goes by: its configuration and its packages, for others to compare theirs with.
+
+    Of code servers and of `testbench run` while they live, renewed as heartbeats are; of machines whose runs
+    were refused until that is some time ago.
+    """
+
+    id: str = key("role, machine and configuration file; of `testbench run` also its process")
+    role: str = queryable("`code server`, `run` or, of a machine whose run was refused, `refused`")
+    since: datetime = queryable("since when its machine has had that role, with that file")
+    config: str = queryable("fingerprint of `settings`")
+    packages: str = queryable("fingerprint of `versions`")
+    settings: Mapping[str, str] = content(
+        "what of testbench.yaml, and of the files it names, changes what is measured or how it counts, by key"
+    )
+    versions: Mapping[str, str] = content("packages that scores depend on, and our versions of meaning")
+    path: str = content("its testbench.yaml, as a path there")
+    problem: str | None = content("why its run was refused, in a sentence", default=None, sparse=True)
+    expires_at: datetime = queryable("it stands until then, by the machine's clock")
+    boot_deadline: float | None = content(
+        "the same in seconds since its machine booted, null where the machine tells no boot from the next"
+    )
+    ttl_s: float = content("seconds after which it is gone if it is not renewed")
     host: str = queryable("its machine: host name, boot and namespaces")
     pid: int = content("its process id there")
     started: int | None = content("when the process started, in clock ticks since boot; null if unknown")

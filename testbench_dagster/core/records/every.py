@@ -16,6 +16,7 @@ from testbench_dagster.core.records.coordination import (
     HeartbeatRecord,
     LeaseRecord,
     PaceRecord,
+    StatementRecord,
 )
 from testbench_dagster.core.records.declaring import Part, Record, StoredField
 from testbench_dagster.core.records.health import HealthRecord
@@ -77,6 +78,7 @@ RECORDS: tuple[type[Record], ...] = (
     PublicGapRecord,
     SignatureRecord,
     HeartbeatRecord,
+    StatementRecord,
     LeaseRecord,
     BudgetRecord,
     PaceRecord,

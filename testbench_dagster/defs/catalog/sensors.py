@@ -13,6 +13,7 @@ from testbench_dagster.defs.automation import (
 from testbench_dagster.defs.partitions import pack_ranges, range_tags
 from testbench_dagster.stages.sample.catalogue import catalogue_fingerprint, stale_tasks
 from testbench_dagster.stages.sample.set_aside import resting_tasks
+from testbench_dagster.stages.statements import server_problem
 from testbench_dagster.stages.workspace import Workspace
 
 _RETRY_S = 300  # a catalog that failed to load is tried again that often
@@ -37,6 +38,8 @@ def stale_catalog_sensor(
     def stale_catalog(
         context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.SensorResult:
+        if (problem := server_problem(workspace)) is not None:
+            return dg.SensorResult(skip_reason=problem)
         if unfinished_runs(context.instance, "refresh_catalog"):
             return dg.SensorResult(skip_reason="a refresh of the catalog is under way")
         resting = resting_tasks(workspace, workspace.specs)

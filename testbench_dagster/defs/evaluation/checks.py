@@ -11,7 +11,7 @@ import dagster as dg
 
 from testbench_dagster.core.records.identity import ToldChange
 from testbench_dagster.core.records.references import ReferenceRecord
-from testbench_dagster.defs.checks import ActiveSuppliers, Violation, noted
+from testbench_dagster.defs.checks import ActiveSuppliers, Violation, noted, violations_result
 from testbench_dagster.defs.lineage import references_metadata
 from testbench_dagster.defs.metadata import markdown_table
 from testbench_dagster.defs.partitions import run_suppliers
@@ -20,6 +20,7 @@ from testbench_dagster.stages.health import note_reproduced, widest_scores
 from testbench_dagster.stages.score.groups import proxies_of
 from testbench_dagster.stages.score.remarks import EMPTY_LIMIT, LATE_LIMIT
 from testbench_dagster.stages.score.reproduce import score_again
+from testbench_dagster.stages.statements import refused_hosts
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -49,6 +50,14 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
         rows = suppliers.unhealthy({"n_unowned": {"gt": 0}})
         violations = noted(rows, "unowned", _ATTEMPTS)
         return suppliers.result(violations, dg.AssetCheckSeverity.ERROR, _ATTEMPTS)
+
+    @dg.asset_check(asset="relay_responses")
+    def hosts_agree(workspace: dg.ResourceParam[Workspace]) -> dg.AssetCheckResult:
+        """Within a day no machine was refused a run because it goes by another configuration or packages.
+
+        Such a machine relays nothing; it is admitted again once it goes by what the code server does.
+        """
+        return violations_result(refused_hosts(workspace), dg.AssetCheckSeverity.WARN)
 
     @dg.asset_check(asset="relay_responses")
     def supplier_fault_rate(
@@ -215,6 +224,7 @@ def evaluation_checks() -> list[dg.AssetChecksDefinition]:
 
     return [
         attempts_have_an_owner,
+        hosts_agree,
         supplier_fault_rate,
         scores_fresh,
         windows_tight,

@@ -8,6 +8,7 @@ from testbench_dagster.config.settings import Settings
 from testbench_dagster.core.wording import are, counted
 from testbench_dagster.defs.automation import repeatable_requests, run_key, sensor_status
 from testbench_dagster.defs.catalog.sensors import catalog_is_ready
+from testbench_dagster.defs.hosts import refused_runs
 from testbench_dagster.defs.partitions import (
     MAX_GAP,
     RUNS_PER_TICK,
@@ -15,10 +16,12 @@ from testbench_dagster.defs.partitions import (
     pack_ranges,
     range_tags,
     suppliers_in_flight,
+    suppliers_of_runs,
     suppliers_per_run,
 )
 from testbench_dagster.stages.ahead import dated_ahead
 from testbench_dagster.stages.plan.due_suppliers import due_suppliers
+from testbench_dagster.stages.statements import refused_hosts, server_problem
 from testbench_dagster.stages.workspace import Workspace
 
 
@@ -42,11 +45,20 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
             return dg.SensorResult(skip_reason="no task has its dataset yet")
         if (told := dated_ahead(workspace, datetime.now(UTC))) is not None:
             context.log.warning(told)
+        if (problem := server_problem(workspace)) is not None:
+            return dg.SensorResult(skip_reason=problem)
         order = list(context.instance.get_dynamic_partitions(SUPPLIER))
         known = set(order)
         versions = {w.key: w.version for w in due_suppliers(workspace) if w.key in known}
         busy = suppliers_in_flight(context.instance, order)
+        # ranges change from tick to tick: those suppliers rest, not the request
+        resting = suppliers_of_runs(refused_runs(context.instance, retry_s), order)
+        busy |= resting
         due = [key for key in versions if key not in busy]
+        if not due and resting & versions.keys():
+            return dg.SensorResult(
+                skip_reason=f"runs were refused less than {retry_s:g} s ago: {_why(workspace)}"
+            )
         if not due:
             return dg.SensorResult(
                 skip_reason=f"nothing is due; {counted(len(busy), 'supplier')} {are(len(busy))} being "
@@ -69,3 +81,8 @@ def stale_scores_sensor(settings: Settings) -> dg.SensorDefinition:
         return dg.SensorResult(run_requests=requests)
 
     return stale_scores
+
+
+def _why(workspace: Workspace) -> str:
+    """Which machine goes by something else, in the words in which it was refused."""
+    return "; ".join(refused_hosts(workspace).values()) or "their machines agree again"

@@ -28,6 +28,7 @@ from testbench_dagster.defs.partitions import (
     suppliers_per_run,
 )
 from testbench_dagster.stages.discover.roster import refresh_roster, retirable
+from testbench_dagster.stages.statements import server_problem
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -89,6 +90,8 @@ def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
     def new_suppliers(
         context: dg.SensorEvaluationContext, workspace: dg.ResourceParam[Workspace]
     ) -> dg.SensorResult:
+        if (problem := server_problem(workspace)) is not None:  # it would retire the others' suppliers
+            return dg.SensorResult(skip_reason=problem, cursor=context.cursor)
         now = datetime.now(UTC)
         report = refresh_roster(workspace, deadline_s=_READ_WITHIN_S, most_new=NEW_KEYS_PER_TICK)
         for what, told in [*report.problems.items(), *report.warnings.items()]:

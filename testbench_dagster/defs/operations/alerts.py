@@ -57,16 +57,27 @@ def what_happened(context: dg.RunFailureSensorContext) -> str:
             said = event.message or said
         return said
     ours = {kind.__name__ for kind in _subclasses(TestbenchError)}
-    for event in context.get_step_failure_events():
-        chain = [event.step_failure_data.error]
-        while chain[-1] is not None:
-            chain.append(chain[-1].cause)
-        errors = [error for error in chain if error is not None]
+    failed = context.get_step_failure_events()
+    for event in failed:
+        errors = _chain(event.step_failure_data.error)
         told = next((error.message for error in errors if error.cls_name in ours), None)
         if told is None:  # the first is Dagster's own, around the one that the step raised
             told = next((str(error.cls_name) for error in errors[1:] or errors), "no error")
         said += f" {event.step_key}: {told}"
+    if not failed and (never_began := context.failure_event.event_specific_data) is not None:
+        # its resources failed, or its machine was refused it
+        errors = _chain(getattr(never_began, "error", None))
+        said += "".join(f" {error.message}" for error in errors if error.cls_name in ours)
     return said
+
+
+def _chain(error: Any) -> list[Any]:
+    """An error as Dagster keeps it, and what it came from."""
+    found = []
+    while error is not None:
+        found.append(error)
+        error = error.cause
+    return found
 
 
 def _subclasses(kind: type[Exception]) -> set[type[Exception]]:

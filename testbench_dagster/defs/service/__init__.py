@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from testbench_dagster.config.settings import Settings
-from testbench_dagster.defs.partitions import KIND_TAG, PROBES
+from testbench_dagster.defs.kinds import KIND_TAG, PROBES
 from testbench_dagster.defs.service.assets import service_probes
 from testbench_dagster.defs.service.sensors import service_probes_sensor
 

@@ -7,8 +7,10 @@ import dagster as dg
 from testbench_dagster.config.settings import Settings
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.automation import repeatable_requests, run_key, sensor_status, unfinished_runs
+from testbench_dagster.defs.hosts import refused_runs
 from testbench_dagster.defs.partitions import SUPPLIER, range_tags
 from testbench_dagster.stages.service.due import due_probes
+from testbench_dagster.stages.statements import server_problem
 from testbench_dagster.stages.workspace import Workspace
 
 _JOB = "probe_service"
@@ -38,6 +40,12 @@ def service_probes_sensor(settings: Settings) -> dg.SensorDefinition:
     ) -> dg.SensorResult:
         if not workspace.config.settings.service_probes.enabled:
             return dg.SensorResult(skip_reason="service_probes.enabled is false")
+        if (problem := server_problem(workspace)) is not None:
+            return dg.SensorResult(skip_reason=problem)
+        if refused_runs(context.instance, retry_s, _JOB):
+            return dg.SensorResult(
+                skip_reason=f"a run was refused less than {retry_s:g} s ago; `testbench check` says why"
+            )
         if unfinished_runs(context.instance, _JOB):
             return dg.SensorResult(skip_reason="the last run is not done yet")
         order = list(context.instance.get_dynamic_partitions(SUPPLIER))

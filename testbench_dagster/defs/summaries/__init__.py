@@ -13,6 +13,7 @@ import dagster as dg
 
 from testbench_dagster.config.settings import Settings
 from testbench_dagster.defs.automation import sensor_status
+from testbench_dagster.defs.kinds import KIND_TAG, SUMMARIES_KIND
 from testbench_dagster.defs.lineage import detected_changes, supplier_plans
 from testbench_dagster.defs.summaries.assets import (
     leaderboard_asset,
@@ -42,7 +43,7 @@ refresh_identity = dg.define_asset_job(
 refresh_abilities = dg.define_asset_job(
     "refresh_abilities",
     selection=dg.AssetSelection.assets("taxonomy_summaries"),
-    tags={"testbench/kind": "summaries"},
+    tags={KIND_TAG: SUMMARIES_KIND},
     description="Roll the current windows of the run's suppliers up anew, without relaying or scoring.",
 )
 

@@ -126,7 +126,7 @@ def write_bundle(
         with bundle.lines(layout.ATTEMPTS) as lines:
             ids = [head.id for s in stock for head in s.attempts]
             for attempt in _by_id(workspace, AttemptRecord, supplier, ids, _EVIDENCE):
-                lines.write(line_of(attempt))
+                lines.write(line_of(replace(attempt, host=None)))  # who reads it need not know our machines
                 done += 1
                 if on_progress is not None:
                     on_progress(done, total)

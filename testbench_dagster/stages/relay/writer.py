@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 
 from testbench_dagster.coordination.heartbeats import Heartbeat
+from testbench_dagster.coordination.processes import host_name
 from testbench_dagster.core.answer_hash import answer_hash
 from testbench_dagster.core.answer_prefix import is_deterministic, prefix_of_answer
 from testbench_dagster.core.errors import StoreError
@@ -61,7 +62,7 @@ def attempt_record(
     charged to and the ``session``. ``classifier`` is the number of what decided the fault, and
     ``payload_version`` of what built the request. ``opening`` is how
     an answer at temperature 0 begins, null for whatever is no such answer; by ``answer_hash`` equal
-    answers are told.
+    answers are told. ``host`` is this machine.
     """
     evidence = dict(attempt.evidence)
     session = attempt.session
@@ -118,6 +119,7 @@ def attempt_record(
         lease=lease,
         own_in_flight=attempt.own_in_flight,
         evidence=evidence,
+        host=host_name(),
     )
 
 

@@ -6,7 +6,7 @@ Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``emp
 Views (rebuilt from facts): ``windows``, ``health``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
 ``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``, ``service_quality``.
 Roster: ``suppliers``, ``installations``, ``source_losses``, ``heights``, ``sessions``. Coordination of
-processes: ``heartbeats``, ``leases``, ``budgets``, ``paces``, ``probe_seeds``.
+processes: ``heartbeats``, ``statements``, ``leases``, ``budgets``, ``paces``, ``probe_seeds``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from testbench_dagster.core.records.coordination import (
     HeartbeatRecord,
     LeaseRecord,
     PaceRecord,
+    StatementRecord,
 )
 from testbench_dagster.core.records.health import HealthRecord
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ScoreStreamRecord
@@ -90,6 +91,7 @@ SPLITS = SplitRecord.collection
 SUSPICIONS = SuspicionRecord.collection
 
 HEARTBEATS = HeartbeatRecord.collection
+STATEMENTS = StatementRecord.collection
 LEASES = LeaseRecord.collection
 BUDGETS = BudgetRecord.collection
 PACES = PaceRecord.collection
@@ -129,6 +131,7 @@ ALL = (
     SPLITS,
     SUSPICIONS,
     HEARTBEATS,
+    STATEMENTS,
     LEASES,
     BUDGETS,
     PACES,

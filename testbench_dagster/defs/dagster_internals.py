@@ -8,7 +8,8 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - backfills requested from outside the UI (:mod:`.backfills`);
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
-- metadata of single partitions, all at once (:mod:`.per_partition`).
+- metadata of single partitions, all at once (:mod:`.per_partition`);
+- heartbeats of daemons and the migrations that Dagster knows (:mod:`.storage_findings`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
 """
@@ -16,8 +17,12 @@ They bring Dagster's storages with them, half a second of CPU: the code location
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from dagster._core.definitions.events import AssetKey
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
 from dagster._core.execution.backfill import (
@@ -47,6 +52,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
 from dagster._daemon.controller import get_daemon_statuses
+from dagster._daemon.types import DaemonHeartbeat
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
 from dagster._time import get_current_timestamp
 
@@ -61,6 +67,7 @@ __all__ = [
     "ConfigurableClass",
     "ConfigurableClassData",
     "DagsterSqliteStorage",
+    "DaemonHeartbeat",
     "DagsterStorage",
     "InstanceRef",
     "InstigatorState",
@@ -78,6 +85,7 @@ __all__ = [
     "deserialize_value",
     "get_current_timestamp",
     "get_daemon_statuses",
+    "knows_revision",
     "make_new_backfill_id",
 ]
 
@@ -95,3 +103,12 @@ def add_partition_metadata(
         handle = AssetMetadataHandle(asset_key=asset, partition_key=partition)
         added[handle] = {**gathered.get(handle, {}), **metadata}
     step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=added)
+
+
+def knows_revision(revision: str) -> bool:
+    """Whether the installed Dagster has the migration that a storage's schema was left at."""
+    scripts = ScriptDirectory(str(Path(dg.__file__).parent / "_core" / "storage" / "alembic"))
+    try:
+        return scripts.get_revision(revision) is not None
+    except CommandError:
+        return False

@@ -21,8 +21,7 @@ from testbench_dagster.defs.dagster_internals import (
     DagsterSqliteStorage,
     DagsterStorage,
 )
-
-POSTGRES_ENV = "DAGSTER_POSTGRES_URL"
+from testbench_dagster.defs.postgres import POSTGRES_ENV, postgres_server
 
 
 class TestbenchStorage(DagsterStorage, ConfigurableClass):
@@ -45,7 +44,7 @@ class TestbenchStorage(DagsterStorage, ConfigurableClass):
             from dagster_postgres import DagsterPostgresStorage
 
             # the URL stays in the environment: instance data is shown in the UI and on command lines
-            return DagsterPostgresStorage(postgres_url=psycopg2_url(url), inst_data=inst_data)
+            return DagsterPostgresStorage(postgres_url=postgres_server(url).storage_url, inst_data=inst_data)
         base = config_value.get("base_dir") or default_base_dir()
         return DagsterSqliteStorage.from_local(base_dir=str(base), inst_data=inst_data)
 
@@ -62,11 +61,3 @@ def default_base_dir() -> Path:
     base = installation_home() / "dagster" / "storage"
     logging.getLogger("dagster").info(f"Runs are kept in {base}, with those of `testbench run` and `up`.")
     return base
-
-
-def psycopg2_url(url: str) -> str:
-    """Name the driver: psycopg 3, SQLAlchemy's newer default, breaks dagster-postgres."""
-    scheme, separator, rest = url.partition("://")
-    if separator and scheme.split("+")[0] in ("postgres", "postgresql"):
-        return f"postgresql+psycopg2://{rest}"
-    return url

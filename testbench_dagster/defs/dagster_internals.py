@@ -5,6 +5,7 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 
 - the storage factory (:mod:`.storage`): its base class, SQLite's, and how ``dagster.yaml`` names it;
 - pruning the event log (:mod:`.event_log`): its storages and table, and what its events are for;
+- deleting old runs (:mod:`.run_history`): the tables that name them;
 - backfills requested from outside the UI (:mod:`.backfills`);
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
@@ -47,7 +48,14 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    DynamicPartitionsTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.runs.schema import BackfillTagsTable, BulkActionsTable, RunsTable, RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
@@ -61,6 +69,14 @@ __all__ = [
     "ASSET_EVENTS",
     "BULK_ACTION_TERMINAL_STATUSES",
     "EVENT_TYPE_TO_PIPELINE_RUN_STATUS",
+    "AssetCheckExecutionsTable",
+    "AssetEventTagsTable",
+    "BackfillTagsTable",
+    "BulkActionsTable",
+    "DynamicPartitionsTable",
+    "RunTagsTable",
+    "RunsTable",
+    "SqlRunStorage",
     "FINISHED_STATUSES",
     "BulkActionStatus",
     "BulkActionsFilter",

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from testbench_dagster.config import Config
-from testbench_dagster.config.schedules import ScheduleSettings, SensorSettings
-from testbench_dagster.config.settings import AutomationSettings
+from testbench_dagster.config.settings import AutomationSettings, ScheduleSettings, SensorSettings
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.wording import duration

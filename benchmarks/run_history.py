@@ -116,9 +116,7 @@ class Year:
         del run["id"]
         with self._instance.run_storage.connect() as connection:
             connection.execute(sa.insert(RunsTable), run)
-            of_run = [
-                {"run_id": run_id, "key": row["key"], "value": row["value"]} for row in stored.run_tags
-            ]
+            of_run = [{"run_id": run_id, "key": row["key"], "value": row["value"]} for row in stored.run_tags]
             if of_run:
                 connection.execute(sa.insert(RunTagsTable), of_run)
         if stored.file is not None:
@@ -191,8 +189,11 @@ def measure(storage: str, options: argparse.Namespace) -> None:
             real = {run.job_name: run.run_id for run in instance.get_runs()}
             of_job = {name: Stored(instance, real[name]) for name in (EVALUATION, *SUMMARIES)}
             per_run = {name: len(one.events) for name, one in of_job.items()}
-            print(f"\n{storage}, rows of events a run: {per_run}; size {megabytes(instance, config.home):.0f} MB")
-            print(f"{'day':>5}  {'runs':>7}  {'rows':>9}  {'MB':>7}  {'deleted runs':>12}  {'retention s':>11}")
+            size = megabytes(instance, config.home)
+            print(f"\n{storage}, {size:.0f} MB; rows of events a run: {per_run}")
+            print(
+                f"{'day':>5}  {'runs':>7}  {'rows':>9}  {'MB':>7}  {'deleted runs':>12}  {'retention s':>11}"
+            )
             year, start = Year(instance), datetime.now(UTC) - timedelta(days=options.days)
             for day in range(options.days):
                 now = start + timedelta(days=day)
@@ -214,10 +215,8 @@ def measure(storage: str, options: argparse.Namespace) -> None:
                 assert newest(instance) == before, "what partitions show has changed"
                 runs, stored = counts(instance)
                 size = megabytes(instance, config.home)
-                print(
-                    f"{day + 1:>5}  {runs:>7,}  {stored:>9,}  {size:>7,.0f}  {pruned.runs:>12,}  {seconds:>11.1f}",
-                    flush=True,
-                )
+                deleted = f"{pruned.runs:>8,}  {seconds:>11.1f}"
+                print(f"{day + 1:>5}  {runs:>7,}  {stored:>9,}  {size:>7,.0f}  {deleted}", flush=True)
 
 
 @contextlib.contextmanager

@@ -28,8 +28,8 @@ def alone_at_home(config: Config, url: str) -> Iterator[bool]:
     def who() -> str:
         told = path.read_text("utf-8", errors="replace").strip() or "another process"
         return (
-            f"`testbench up` serves {config.home} already: {told}; use that one, or end it first (Ctrl-C where "
-            "it runs, or kill the process)"
+            f"`testbench up` serves {config.home} already: {told}; use that one, or end it first "
+            "(Ctrl-C where it runs, or kill the process)"
         )
 
     with alone(path, who):

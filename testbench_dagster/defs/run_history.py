@@ -212,13 +212,12 @@ def _prune_checks(connection: sa.Connection, run_ids: Sequence[str]) -> set[str]
     Where the newest was only planned, as by a run that failed, the newest that was evaluated stays too.
     """
     row, newer = AssetCheckExecutionsTable, AssetCheckExecutionsTable.alias("newer")
+    without = sa.and_(newer.c.partition.is_(None), row.c.partition.is_(None))
     of_same = sa.and_(
         newer.c.asset_key == row.c.asset_key,
         newer.c.check_name == row.c.check_name,
         newer.c.id > row.c.id,
-        sa.or_(
-            newer.c.partition == row.c.partition, sa.and_(newer.c.partition.is_(None), row.c.partition.is_(None))
-        ),
+        sa.or_(newer.c.partition == row.c.partition, without),
     )
     newest = ~sa.exists().where(of_same)
     newest_result = sa.and_(

@@ -5,8 +5,8 @@ heartbeat in the document store, named by the id of Dagster's storage, keeps the
 process. A daemon that somebody started otherwise (``dagster dev``, ``dagster-daemon run``) has none of these:
 it is known by Dagster's own, and told of.
 
-Belongs here: who serves. Does not: how it is served and the lock on a home (``cli``), and what ``testbench check`` tells of it
-(:mod:`.storage_findings`).
+Belongs here: who serves. Does not: how it is served and the lock on a home (``cli``), and what
+``testbench check`` tells of it (:mod:`.storage_findings`).
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class _Watch:
         beat = typed.get(self._documents, HeartbeatRecord, self._holder)
         told = described(beat) if beat is not None else "another process"
         return (
-            f"`testbench up` works on Dagster's storage already: {told}; use that one, or end it first, or give "
-            "this one another storage (DAGSTER_POSTGRES_URL, DAGSTER_HOME)"
+            f"`testbench up` works on Dagster's storage already: {told}; use that one, or end it first, or "
+            "give this one another storage (DAGSTER_POSTGRES_URL, DAGSTER_HOME)"
         )
 
     def _look(self) -> None:
@@ -93,11 +93,11 @@ class _Watch:
             try:
                 self._beat_again()
                 self._look_for_daemons()
-            except Exception as error:  # noqa: BLE001  a store that is away: the next look may see it again
+            except Exception as error:  # a store that is away: the next look may see it again
                 _log.debug("who else serves could not be seen: %s", error)
 
     def _beat_again(self) -> None:
-        """A heartbeat that was lost, as by a machine that slept, is taken up anew unless somebody else did."""
+        """Take up a heartbeat that was lost, as by a machine that slept, unless somebody else did."""
         if self._heartbeat is None or not self._heartbeat.lost:
             return
         self._heartbeat.__exit__(None, None, None)

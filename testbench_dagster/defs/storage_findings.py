@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,11 +91,15 @@ def _daemon_finding(instance: dg.DagsterInstance, automation: AutomationSettings
         told = f"none has been heard of for {duration(age)}"
         if not _anything_is_on(automation):
             return Finding(DAEMON, f"{told}; no sensor and no schedule is on that would need one")
-        told += ": sensors, schedules and backfills wait; `testbench up` starts one, `testbench run` needs none"
+        told += (
+            ": sensors, schedules and backfills wait; `testbench up` starts one, `testbench run` needs none"
+        )
         return Finding(DAEMON, told, ok=False, warning=True)
     for beat in failing:
         said = (beat.errors or [])[0].message.strip().splitlines()
-        told = f"its {beat.daemon_type.lower()} thread failed lately: {said[0] if said else 'no reason given'}"
+        told = (
+            f"its {beat.daemon_type.lower()} thread failed lately: {said[0] if said else 'no reason given'}"
+        )
         return Finding(DAEMON, f"{told}; its log says more", ok=False, warning=True)
     if silent:
         told = f"its threads {', '.join(silent)} have not been heard of lately; start it anew"
@@ -109,7 +113,7 @@ TWO_DAEMONS = (
 )
 
 
-def lively_daemons(beats: dict[str, DaemonHeartbeat], since: float = 0.0) -> set[str]:
+def lively_daemons(beats: Mapping[str, DaemonHeartbeat], since: float = 0.0) -> set[str]:
     """Ids of the daemons that the heartbeats of the threads name, of those after an instant and not old."""
     newest = max(since, time.time() - _LIVELY_S)
     return {beat.daemon_id for beat in beats.values() if beat.daemon_id and beat.timestamp > newest}

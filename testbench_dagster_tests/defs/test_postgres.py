@@ -47,9 +47,7 @@ def told(config: Config, url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return text
 
 
-def test_a_server_that_is_not_there_is_told_at_once(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_is_not_there_is_told_at_once(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     text = told(config, f"postgresql://tester:secret@127.0.0.1:{port}/d", monkeypatch)
     assert text.startswith(f"Dagster's storage postgresql://tester:***@127.0.0.1:{port}/d cannot be reached")
@@ -72,9 +70,8 @@ def test_a_url_of_no_postgresql_says_how_to_write_one(
     config: Config, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv(POSTGRES_ENV, url)
-    with pytest.raises(ConfigError, match="is not usable; write postgresql://user:") as raised:
-        with opened_instance(config):
-            pytest.fail("opened")
+    with pytest.raises(ConfigError, match="not usable; write postgresql:") as raised, opened_instance(config):
+        pytest.fail("opened")
     assert "secret" not in str(raised.value)
 
 
@@ -153,7 +150,7 @@ def test_a_connection_that_breaks_in_a_statement_is_told_in_a_line(
         stopping = threading.Timer(1.0, server.stop)
         with storage.index_connection() as connection:
             stopping.start()
-            with pytest.raises(StoreError, match="Dagster's storage .* went away: ") as raised:
+            with pytest.raises(StoreError, match=r"Dagster's storage .* went away: ") as raised:
                 connection.execute(sa.text("SELECT pg_sleep(60)"))
         stopping.join()
     assert "\n" not in str(raised.value)

@@ -90,9 +90,7 @@ def relayed(instance: dg.DagsterInstance, first: str, last: str) -> str:
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     if first == last:
         tags = {"dagster/partition": first}
-    done = dg.materialize(
-        [answers], instance=instance, tags=tags, raise_on_error=False, run_config=QUIET
-    )
+    done = dg.materialize([answers], instance=instance, tags=tags, raise_on_error=False, run_config=QUIET)
     return done.run_id
 
 

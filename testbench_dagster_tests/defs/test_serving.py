@@ -58,9 +58,11 @@ def test_the_second_is_refused_until_the_first_is_killed(
     ) as first:
         assert first.stdout is not None
         assert first.stdout.readline() == "in\n"
-        with pytest.raises(TestbenchError, match=f"already: process {first.pid} on ") as told:
-            with alone_on_storage(workspace.documents, instance, print):
-                pytest.fail("two at a time")
+        with (
+            pytest.raises(TestbenchError, match=f"already: process {first.pid} on ") as told,
+            alone_on_storage(workspace.documents, instance, print),
+        ):
+            pytest.fail("two at a time")
         assert "\n" not in str(told.value)
         first.kill()
         first.wait()
@@ -76,9 +78,11 @@ def test_one_on_another_host_is_refused_while_it_beats(
         (own,) = typed.find(workspace.documents, HeartbeatRecord)
     other = replace(own, host="elsewhere/boot", pid=77, expires_at=datetime.now(UTC) + timedelta(seconds=20))
     typed.put_new(workspace.documents, HeartbeatRecord, [other])
-    with pytest.raises(TestbenchError, match="already: process 77 on elsewhere; use that one, or end it"):
-        with alone_on_storage(workspace.documents, instance, print):
-            pytest.fail("two at a time")
+    with (
+        pytest.raises(TestbenchError, match="already: process 77 on elsewhere; use that one, or end it"),
+        alone_on_storage(workspace.documents, instance, print),
+    ):
+        pytest.fail("two at a time")
     typed.purge(workspace.documents, HeartbeatRecord, {"_id": other.id})
     gone = replace(other, expires_at=datetime.now(UTC) - timedelta(seconds=20))
     typed.put_new(workspace.documents, HeartbeatRecord, [gone])

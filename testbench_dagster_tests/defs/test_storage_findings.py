@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,14 +35,14 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def used(request: pytest.FixtureRequest, config: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
+def used(request: pytest.FixtureRequest, config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """An installation whose storage was made."""
     monkeypatch.delenv(POSTGRES_ENV, raising=False)
     if request.param == "postgresql":
         monkeypatch.setenv(POSTGRES_ENV, request.getfixturevalue("postgres_database_uri"))
     with opened_instance(config):
         pass
-    yield config
+    return config
 
 
 def beat(config: Config, *, age_s: float = 0.0, daemon: str = "one", error: str = "", only: str = "") -> None:
@@ -104,7 +103,10 @@ def test_two_daemons_on_one_storage_are_told(used: Config) -> None:
 
 @pytest.mark.parametrize(
     ("revision", "words"),
-    [("7e2f3204cf8e", "run `dagster instance migrate`"), ("ffffffffffff", "install the version that made it")],
+    [
+        ("7e2f3204cf8e", "run `dagster instance migrate`"),
+        ("ffffffffffff", "install the version that made it"),
+    ],
 )
 def test_another_schema_says_what_to_do(
     used: Config, revision: str, words: str, monkeypatch: pytest.MonkeyPatch

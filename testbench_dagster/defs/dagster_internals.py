@@ -18,10 +18,9 @@ They bring Dagster's storages with them, half a second of CPU: the code location
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import dagster as dg
+from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from dagster._core.definitions.events import AssetKey
@@ -56,6 +55,7 @@ from dagster._core.storage.event_log.schema import (
 )
 from dagster._core.storage.runs.schema import BackfillTagsTable, BulkActionsTable, RunsTable, RunTagsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
@@ -123,8 +123,9 @@ def add_partition_metadata(
 
 def knows_revision(revision: str) -> bool:
     """Whether the installed Dagster has the migration that a storage's schema was left at."""
-    scripts = ScriptDirectory(str(Path(dg.__file__).parent / "_core" / "storage" / "alembic"))
+    config = Config()
+    config.set_main_option("script_location", ALEMBIC_SCRIPTS_LOCATION)
     try:
-        return scripts.get_revision(revision) is not None
+        return ScriptDirectory.from_config(config).get_revision(revision) is not None
     except CommandError:
         return False

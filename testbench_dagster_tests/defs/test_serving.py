@@ -18,10 +18,10 @@ from dagster._daemon.types import DaemonHeartbeat
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.records.coordination import HeartbeatRecord
 from testbench_dagster.defs import serving
+from testbench_dagster.defs.local_runs import opened_instance
 from testbench_dagster.defs.serving import alone_on_storage
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster_tests.defs.conftest import opened_instance
 
 HOLD = """
 import sys
@@ -44,7 +44,7 @@ def workspace(open_workspace: Callable[..., Workspace]) -> Workspace:
 
 @pytest.fixture
 def instance(workspace: Workspace) -> Iterator[dg.DagsterInstance]:
-    with opened_instance(workspace) as made:
+    with opened_instance(workspace.config) as made:
         yield made
 
 

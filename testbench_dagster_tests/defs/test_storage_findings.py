@@ -71,11 +71,12 @@ def test_who_only_uses_the_command_line_is_not_warned(used: Config) -> None:
 
 def test_a_daemon_that_beats_is_fine_and_one_that_stopped_is_a_note(used: Config) -> None:
     beat(used)
-    assert found(used)["Dagster's daemon"].detail.startswith("heard of 0 s ago")
+    assert found(used)["Dagster's daemon"].detail.startswith("heard of ")
     beat(used, age_s=7200)
     finding = found(used)["Dagster's daemon"]
     assert finding.warning and not finding.failed
-    assert "none has been heard of for 2 h 00 m: sensors, schedules and backfills wait" in finding.detail
+    assert finding.detail.startswith("none has been heard of for 2 h ")
+    assert ": sensors, schedules and backfills wait; `testbench up` starts one" in finding.detail
     beat(used)
     beat(used, age_s=7200, only="SENSOR")
     assert "its threads SENSOR have not been heard of" in found(used)["Dagster's daemon"].detail

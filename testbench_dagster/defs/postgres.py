@@ -94,8 +94,8 @@ class PostgresServer:
             StoreError: always.
         """
         raise StoreError(
-            f"{self._named} went away: {reason}; start it again, then this command: what was relayed and "
-            "scored is stored and not asked twice"
+            f"{self._named} went away: {reason}; start it again: the next run goes on, for what was relayed "
+            "and scored is stored and not asked twice"
         ) from None
 
     def _refuses(self, reason: str) -> NoReturn:

@@ -59,7 +59,7 @@ class _Watch:
         self._heartbeat: Heartbeat | None = None
         self._began = time.time()
         self._seen: dict[str, float] = {}
-        self._told = False
+        self._told = self._away = False
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._look, name="testbench-up", daemon=True)
 
@@ -93,7 +93,12 @@ class _Watch:
             try:
                 self._beat_again()
                 self._look_for_daemons()
-            except Exception as error:  # a store that is away: the next look may see it again
+                self._away = False
+            except TestbenchError as error:  # a store is away: the next look may see it again
+                if not self._away:
+                    self._say(f"{error}. Nothing is evaluated until then; the daemon goes on by itself")
+                self._away = True
+            except Exception as error:  # what Dagster makes of it
                 _log.debug("who else serves could not be seen: %s", error)
 
     def _beat_again(self) -> None:
@@ -108,10 +113,10 @@ class _Watch:
             self._say(f"while this process was stopped or cut off another took its place: {self._who()}")
 
     def _look_for_daemons(self) -> None:
-        now = time.time()
+        now, beats = time.time(), self._instance.get_daemon_heartbeats()
         if now - self._began < _SETTLED_S:
             return
-        for daemon in lively_daemons(self._instance.get_daemon_heartbeats(), self._began + _SETTLED_S / 2):
+        for daemon in lively_daemons(beats, self._began + _SETTLED_S / 2):
             self._seen[daemon] = now
         self._seen = {daemon: at for daemon, at in self._seen.items() if now - at < _SETTLED_S}
         if len(self._seen) > 1 and not self._told:

@@ -1,6 +1,7 @@
 """Old runs go; partition statuses, newest materializations and check results are as before."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,10 @@ from starlette.testclient import TestClient
 
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs import run_history
+from testbench_dagster.defs.build import build_definitions
+from testbench_dagster.defs.local_runs import opened_instance
 from testbench_dagster.defs.run_history import prune_runs
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster_tests.defs.test_event_log import opened
 
 suppliers = dg.DynamicPartitionsDefinition(name="supplier")
@@ -256,6 +260,43 @@ def dg_io_type() -> Any:
     from dagster._core.storage.compute_log_manager import ComputeIOType
 
     return ComputeIOType.STDOUT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "kept"), [({"runs_days": 1e-6}, {"a@external"}), ({"runs_days": None}, None)]
+)
+def test_the_job_deletes_as_the_setting_says_and_knows_whose_partitions_are_no_more(
+    open_workspace: Callable[..., Workspace], setting: dict[str, Any], kept: set[str] | None
+) -> None:
+    workspace = open_workspace({"address": "a"}, retention=setting)
+    job = build_definitions(workspace).resolve_job_def("apply_retention")
+    everybody = {"a@external", "left@external"}
+    with opened_instance(workspace.config) as made:
+        made.add_dynamic_partitions("supplier", sorted(everybody))
+        asset = dg.AssetKey("supplier_scores")
+        runs = {}
+        for key in sorted(everybody):
+            run = create_run_for_test(made, status=dg.DagsterRunStatus.SUCCESS)
+            event = dg.AssetMaterialization(asset, partition=key)
+            made.report_dagster_event(materialized_by(event), run.run_id)
+            runs[key] = run.run_id
+        made.delete_dynamic_partition("supplier", "left@external")
+        time.sleep(1)
+        assert job.execute_in_process(instance=made, run_config=QUIET).success
+        assert made.get_materialized_partitions(asset) == (everybody if kept is None else kept)
+        assert {key for key, run_id in runs.items() if made.has_run(run_id)} == (kept or everybody)
+
+
+def materialized_by(event: dg.AssetMaterialization) -> Any:
+    """The event of a run's step that materialized something."""
+    from dagster._core.events import DagsterEvent, StepMaterializationData
+
+    return DagsterEvent(
+        event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+        job_name="evaluate",
+        event_specific_data=StepMaterializationData(event),
+    )
 
 
 def test_an_instant_without_a_zone_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,13 +16,16 @@ import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
-from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.core.records.coordination import HeartbeatRecord
-from testbench_dagster.defs import serving
+from testbench_dagster.defs import postgres, serving
 from testbench_dagster.defs.local_runs import opened_instance
+from testbench_dagster.defs.postgres import POSTGRES_ENV
 from testbench_dagster.defs.serving import alone_on_storage
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster_tests.conftest import server_or_skip
+from testbench_dagster_tests.servers import PostgresServer
 
 HOLD = """
 import sys
@@ -101,6 +105,7 @@ def test_another_storage_is_served_beside(
         assert typed.count(workspace.documents, HeartbeatRecord) == 2
 
 
+@pytest.mark.slow
 def test_a_daemon_that_somebody_started_beside_is_told_once(
     workspace: Workspace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +127,7 @@ def test_a_daemon_that_somebody_started_beside_is_told_once(
     assert len(said) == 1 and "two work on the same storage" in said[0]
 
 
+@pytest.mark.slow
 def test_a_heartbeat_that_was_lost_is_taken_up_again(
     workspace: Workspace, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,3 +140,38 @@ def test_a_heartbeat_that_was_lost_is_taken_up_again(
         while not typed.count(workspace.documents, HeartbeatRecord, {"_id": first.id}):
             assert time.monotonic() < give_up
             time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_storage_that_is_away_is_told_once_each_time(
+    open_workspace: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_LOOK_S", 0.05)
+    monkeypatch.setattr(postgres, "PATIENCE_S", 0.3)
+    said: list[str] = []
+
+    def until(n: int) -> None:
+        give_up = time.monotonic() + 60
+        while len(said) < n:
+            assert time.monotonic() < give_up, said
+            time.sleep(0.05)
+
+    workspace = open_workspace({"address": "a"})
+    with server_or_skip(PostgresServer()) as server:
+        monkeypatch.setenv(POSTGRES_ENV, server.uri)
+        with (
+            opened_instance(workspace.config) as made,
+            alone_on_storage(workspace.documents, made, said.append),
+        ):
+            for outage in (1, 2):
+                server.stop()
+                until(outage)
+                time.sleep(1)
+                server.start()
+                while True:
+                    with contextlib.suppress(StoreError):
+                        made.get_daemon_heartbeats()
+                        break
+                time.sleep(1)
+    assert len(said) == 2
+    assert all("went away: " in one and one.endswith("the daemon goes on by itself") for one in said)

@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> Config:
     return configured(tmp_path)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def used(request: pytest.FixtureRequest, config: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
     """An installation whose storage was made."""
     monkeypatch.delenv(POSTGRES_ENV, raising=False)

@@ -11,7 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from testbench_dagster.config import Config
-from testbench_dagster.stores.files import alone, create_folder, writing
+from testbench_dagster.stores.files import alone, create_folder, is_stored, writing
+
+
+_LOCK = "up.lock"
+
+
+def was_served(config: Config) -> bool:
+    """Whether a process ever served this home."""
+    return is_stored(config.home / _LOCK)
 
 
 @contextmanager
@@ -23,7 +31,7 @@ def alone_at_home(config: Config, url: str) -> Iterator[bool]:
         TestbenchError: another process serves it; says which, where, and what to do.
     """
     create_folder(config.home)
-    path = config.home / "up.lock"
+    path = config.home / _LOCK
 
     def who() -> str:
         told = path.read_text("utf-8", errors="replace").strip() or "another process"

@@ -21,7 +21,7 @@ import click
 import yaml
 
 from testbench_dagster.api import Testbench
-from testbench_dagster.cli.alone import alone_at_home
+from testbench_dagster.cli.alone import alone_at_home, was_served
 from testbench_dagster.cli.background import BackgroundServer
 from testbench_dagster.cli.board import BOARD_PORT
 from testbench_dagster.cli.interrupts import INTERRUPTED, stoppable
@@ -221,6 +221,8 @@ def up(config: str | None, port: int, board_port: int, no_board: bool, verbose: 
 @contextlib.contextmanager
 def _alone(config: Config, port: int, board_port: int | None) -> Iterator[None]:
     """While this lasts no other process serves this home; the ports are free at its beginning."""
+    if not was_served(config):  # nobody can serve it now: who is refused for a port leaves nothing behind
+        _require_ports(port, board_port)
     with alone_at_home(config, f"http://127.0.0.1:{port}") as killed:
         # what a killed one had started ends by itself, in a moment
         give_up = time.monotonic() + (_LEFT_BEHIND_S if killed else 0)

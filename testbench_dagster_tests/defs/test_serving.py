@@ -94,6 +94,7 @@ def test_one_on_another_host_is_refused_while_it_beats(
         pass
 
 
+@pytest.mark.slow
 def test_another_storage_is_served_beside(
     workspace: Workspace, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

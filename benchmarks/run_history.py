@@ -238,12 +238,15 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--evaluations", type=int, default=6, help="a day, of everybody")
     parser.add_argument("--summaries", type=int, default=24, help="a day")
+    parser.add_argument("--only", choices=["SQLite", "PostgreSQL"], help="one storage alone")
     parser.add_argument("--keep", action="store_true", help="delete no runs")
     options = parser.parse_args()
     for name in ("TESTBENCH_MONGO_URI", "TESTBENCH_POSTGRES_URI", "TESTBENCH_HOME", "DAGSTER_HOME"):
         os.environ.pop(name, None)
     with storages() as found:
         for storage, uri in found:
+            if options.only not in (None, storage):
+                continue
             os.environ.pop(POSTGRES_ENV, None)
             if uri:
                 os.environ[POSTGRES_ENV] = uri

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from testbench_dagster.config import Config
 from testbench_dagster.stores.files import alone, create_folder, is_stored, writing
 
-
 _LOCK = "up.lock"
 
 

@@ -207,13 +207,14 @@ class Testbench:
         arguments.flag("suppliers", suppliers)
         arguments.callback("on_finding", on_finding)
         arguments.callback("on_wait", on_wait)
-        # with the transports: 0.07 s
+        # with the transports: 0.07 s; with Dagster: 0.8 s
+        from testbench_dagster.defs.storage_findings import storage_findings
         from testbench_dagster.stages.check import findings
 
         found = []
         self._workspace.worker.on_wait = on_wait
         try:
-            for finding in findings(self._workspace, suppliers=suppliers):
+            for finding in findings(self._workspace, suppliers=suppliers, of_dagster=storage_findings):
                 if on_finding is not None:
                     on_finding(finding)
                 found.append(finding)

@@ -303,50 +303,73 @@ def postgres_user() -> str | None:
     raise ServerMissing("PostgreSQL refuses to run as root and there is neither a user postgres nor nobody")
 
 
+class PostgresServer:
+    """A PostgreSQL server of a test's own, which can be stopped and started again; a context manager.
+
+    Raises:
+        ServerMissing: there is no PostgreSQL here.
+    """
+
+    def __init__(self) -> None:
+        self._binaries, user = postgres_binaries(), postgres_user()
+        self._folder = Path(tempfile.mkdtemp(prefix="tb-pg-", dir="/tmp"))  # short: it holds a unix socket
+        self._port, password = free_port(), secrets.token_urlsafe(12)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.uri = f"postgresql://tester:{quote(password, safe='')}@127.0.0.1:{self._port}/postgres"
+        secret = self._folder / "password"
+        secret.write_text(password)
+        if user is not None:
+            shutil.chown(self._folder, user)
+            shutil.chown(secret, user)
+        # Not the caller's folder: the server's user may not be allowed to enter it.
+        run_as = {"user": user, "extra_groups": [], "cwd": self._folder, "env": {"PATH": os.environ["PATH"]}}
+        self._run_as = _without_user(run_as)
+        command = [str(self._binaries / "initdb"), "-D", str(self._folder / "data"), "-U", "tester"]
+        command += ["-A", "scram-sha-256", "--pwfile", str(secret), "-E", "UTF8", "--locale=C", "--no-sync"]
+        subprocess.run(command, check=True, capture_output=True, **self._run_as)
+
+    def __enter__(self) -> PostgresServer:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self.stop()
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [str(self._binaries / "postgres"), "-D", str(self._folder / "data")]
+        command += ["-k", str(self._folder), "-p", str(self._port)]
+        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=60"]
+        show_log("postgres", self._folder / "log")
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, preexec_fn=ends_with_us(signal.SIGQUIT), **self._run_as
+            )
+        _wait_for_postgres(self._process, self.uri, self._folder / "log")
+
+    def stop(self) -> None:
+        """End it by a fast shutdown, which does not wait for clients."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        stop(process)
+
+
 @contextlib.contextmanager
 def postgres_server() -> Iterator[str]:
     """Yield the URI of a PostgreSQL server; raises :class:`ServerMissing`."""
     if uri := os.environ.get("TESTBENCH_TEST_POSTGRES_URI"):
         yield uri
         return
-    binaries, user = postgres_binaries(), postgres_user()
-    folder = Path(tempfile.mkdtemp(prefix="tb-pg-", dir="/tmp"))  # short: it holds a unix socket
-    port, password = free_port(), secrets.token_urlsafe(12)
-    try:
-        secret = folder / "password"
-        secret.write_text(password)
-        if user is not None:
-            shutil.chown(folder, user)
-            shutil.chown(secret, user)
-        # Not the caller's folder: the server's user may not be allowed to enter it.
-        run_as = {"user": user, "extra_groups": [], "cwd": folder, "env": {"PATH": os.environ["PATH"]}}
-        data = folder / "data"
-        command = [str(binaries / "initdb"), "-D", str(data), "-U", "tester", "-A", "scram-sha-256"]
-        command += ["--pwfile", str(secret), "-E", "UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(command, check=True, capture_output=True, **_without_user(run_as))
-        command = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder), "-p", str(port)]
-        command += ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=60"]
-        show_log("postgres", folder / "log")
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                preexec_fn=ends_with_us(signal.SIGQUIT),
-                **_without_user(run_as),
-            )
-        try:
-            uri = f"postgresql://tester:{quote(password, safe='')}@127.0.0.1:{port}/postgres"
-            _wait_for_postgres(process, uri, folder / "log")
-            yield uri
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)  # a fast shutdown that does not wait for clients
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            stop(process)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with PostgresServer() as server:
+        yield server.uri
 
 
 def _without_user(arguments: dict) -> dict:

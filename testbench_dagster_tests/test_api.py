@@ -54,6 +54,7 @@ def test_a_check_returns_what_it_told(installation: Testbench, tmp_path: Path) -
         "configuration",
         "document store",
         "dataset store",
+        "Dagster's storage",
         "task starter_logic",
         "supplier a@external",
     ]

@@ -529,6 +529,7 @@ COMES_WITH = {
     "markupsafe": "jinja2",
     "yarl": "aiohttp",
     "multidict": "aiohttp",
+    "alembic": "dagster",
 }
 
 #: Packages of extras: the only module that imports each, and the extra.

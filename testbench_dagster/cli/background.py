@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -27,13 +28,15 @@ _LOG_BYTES = 20_000_000
 _TAIL = 15  # lines that are shown where a server ended by itself
 _ENDS_WITHIN_S = 20.0
 _LOOK_S = 0.25
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class BackgroundServer:
     """A server in a session of its own, so that it and all it starts can be ended as one group.
 
-    A context manager, at whose end it is gone. Whatever it prints is in ``log``, and with ``verbose`` on
+    A context manager, at whose end it is gone; on Linux also where this process is killed, if it was made in
+    the main thread. Whatever it prints is in ``log``, and with ``verbose`` on
     stderr as well, until it is told to stop. With ``with_parent`` its stdin is open as long as this process
     lives.
 
@@ -64,7 +67,7 @@ class BackgroundServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_restore_interrupts,
+            preexec_fn=_as_child(),
         )
         self._reader = threading.Thread(target=self._read, name=f"testbench-{name}", daemon=True)
         self._reader.start()
@@ -147,6 +150,17 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _restore_interrupts() -> None:
-    # shells start background jobs with SIGINT ignored, which children would inherit
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def _as_child() -> Callable[[], None]:
+    """What a child does before it begins: it can be interrupted, and is ended where we are killed."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+    parent = os.getpid()
+
+    def arrange() -> None:
+        # shells start background jobs with SIGINT ignored, which children would inherit
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+            if os.getppid() != parent:  # killed in between
+                os._exit(1)
+
+    return arrange

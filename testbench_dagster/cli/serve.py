@@ -11,7 +11,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import click
 import yaml
 
 from testbench_dagster.api import Testbench
+from testbench_dagster.cli.alone import alone_at_home, was_served
 from testbench_dagster.cli.background import BackgroundServer
 from testbench_dagster.cli.board import BOARD_PORT
 from testbench_dagster.cli.interrupts import INTERRUPTED, stoppable
@@ -62,6 +64,9 @@ _LOOK_CLOSER = {
     "board": "pages: leaderboard, history, every answer",
 }
 _USUAL_SUPPLIERS = f"{DEMO_SUPPLIERS}, with --pocket {POCKET_SUPPLIERS}"
+#: How long what a killed `testbench up` had started may take to end.
+_LEFT_BEHIND_S = 30.0
+_LOOK_S = 0.25
 _ANOTHER_FOLDER = "let this user write it, or set TESTBENCH_HOME to another folder"
 
 
@@ -209,9 +214,28 @@ def up(config: str | None, port: int, board_port: int, no_board: bool, verbose: 
 
     loaded = load_config(config)
     on_board = None if no_board else board_port
-    _require_ports(port, on_board)
-    migrate_if_safe(loaded, note)
-    _serve_ui(loaded, port, on_board, verbose=verbose)
+    with _alone(loaded, port, on_board):
+        migrate_if_safe(loaded, note)
+        _serve_ui(loaded, port, on_board, verbose=verbose)
+
+
+@contextlib.contextmanager
+def _alone(config: Config, port: int, board_port: int | None) -> Iterator[None]:
+    """While this lasts no other process serves this home; the ports are free at its beginning."""
+    if not was_served(config):  # nobody can serve it now: who is refused for a port leaves nothing behind
+        _require_ports(port, board_port)
+    with alone_at_home(config, f"http://127.0.0.1:{port}") as killed:
+        # what a killed one had started ends by itself, in a moment
+        give_up = time.monotonic() + (_LEFT_BEHIND_S if killed else 0)
+        while True:
+            try:
+                _require_ports(port, board_port)
+                break
+            except TestbenchError:
+                if time.monotonic() > give_up:
+                    raise
+            time.sleep(_LOOK_S)
+        yield
 
 
 def _serve_ui(config: Config, port: int, board_port: int | None, *, verbose: bool = False) -> None:
@@ -219,53 +243,57 @@ def _serve_ui(config: Config, port: int, board_port: int | None, *, verbose: boo
     # with Dagster: 0.8 s
     from testbench_dagster.defs.entry_points import take_over_switches
     from testbench_dagster.defs.local_runs import opened_instance, prepare_home, workspace_file
+    from testbench_dagster.defs.serving import alone_on_storage
 
     environment = {**os.environ, **prepare_home(config)}
     # Dagster's own advice to use its newer command would be the first line of the log
     environment.setdefault("PYTHONWARNINGS", "ignore")
     url = f"http://127.0.0.1:{port}"
-    try:
-        with opened_instance(config) as instance:
-            taken = take_over_switches(instance)
-    except TestbenchError:
-        raise
-    except Exception as error:  # of Dagster's store: the processes below say more
-        note(f"what was switched on the Automation page before cannot be looked at: {error!r}"[:300])
-    else:
-        if taken:
-            note(f"switches of earlier versions hold on: {', '.join(taken)}")
     for little in low_space(config):
         note(f"warning: {little}")
-    with Workspace(config, hurried=True) as opened:
-        probes = probes_line(opened)
     workspace = workspace_file(environment["DAGSTER_HOME"])
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
     command += ["-h", "127.0.0.1", "-p", str(port)]
     log = config.home / "logs" / "dagster.log"
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with (
-            BackgroundServer(
-                "the Dagster UI", command, log, environment=environment, verbose=verbose
-            ) as server,
-            _board(config, board_port, environment) as board,
-        ):
-            note(f"starting the Dagster UI and daemon; what they say is in {log}")
-            server.wait_until_it_serves(f"{url}/server_info")
-            note(f"Dagster UI: {url}  (stop with Ctrl-C)")
-            if board is not None:
-                pages = f"http://127.0.0.1:{board_port}"
-                board.wait_until_it_serves(pages)
-                note(f"Board: {pages}")
-            note("with it runs the daemon: it evaluates what is due, by sensors and schedules")
-            if probes is not None:
-                note(probes)
-            try:
-                server.wait()
-            finally:
-                note("stopping")
-    except KeyboardInterrupt:
-        return
+    with (
+        opened_instance(config) as instance,
+        Workspace(config) as opened,
+        alone_on_storage(opened.documents, instance, note),
+    ):
+        try:
+            taken = take_over_switches(instance)
+        except TestbenchError:
+            raise
+        except Exception as error:  # of Dagster's store: the processes below say more
+            note(f"what was switched on the Automation page before cannot be looked at: {error!r}"[:300])
+        else:
+            if taken:
+                note(f"switches of earlier versions hold on: {', '.join(taken)}")
+        probes = probes_line(opened)
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            with (
+                BackgroundServer(
+                    "the Dagster UI", command, log, environment=environment, verbose=verbose
+                ) as server,
+                _board(config, board_port, environment) as board,
+            ):
+                note(f"starting the Dagster UI and daemon; what they say is in {log}")
+                server.wait_until_it_serves(f"{url}/server_info")
+                note(f"Dagster UI: {url}  (stop with Ctrl-C)")
+                if board is not None:
+                    pages = f"http://127.0.0.1:{board_port}"
+                    board.wait_until_it_serves(pages)
+                    note(f"Board: {pages}")
+                note("with it runs the daemon: it evaluates what is due, by sensors and schedules")
+                if probes is not None:
+                    note(probes)
+                try:
+                    server.wait()
+                finally:
+                    note("stopping")
+        except KeyboardInterrupt:
+            return
 
 
 def _board(

@@ -434,14 +434,16 @@ class SummarySettings(Strict):
 
 
 class RetentionSettings(Strict):
-    """What ``apply_retention`` removes: evidence after ``evidence_days``, run logs after ``events_days``.
+    """What ``apply_retention`` removes: evidence after ``evidence_days``, Dagster's history after the others.
 
-    ``evidence_days`` None keeps prompts, attempts and scores for good. Materializations and check results
-    are never removed: they are the status of the partitions.
+    ``evidence_days`` None keeps prompts, attempts and scores for good. Of finished runs of Dagster log lines
+    go after ``events_days``, and after ``runs_days`` (None: never) the runs themselves with what they
+    materialized and checked, but the newest of each partition and check: they are its status.
     """
 
     evidence_days: float | None = Field(default=None, gt=0)
     events_days: float = Field(default=30, gt=0)
+    runs_days: float | None = Field(default=90, gt=0)
 
 
 class BoardSettings(Strict):

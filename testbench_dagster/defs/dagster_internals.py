@@ -5,12 +5,14 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 
 - the storage factory (:mod:`.storage`): its base class, SQLite's, and how ``dagster.yaml`` names it;
 - pruning the event log (:mod:`.event_log`): its storages and table, and what its events are for;
+- deleting old runs (:mod:`.run_history`): the tables that name them;
 - backfills requested from outside the UI, and whom those that go on are about (:mod:`.backfills`);
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
 - what is kept of sensors and schedules, and how its daemon reads that (:mod:`.set_back`);
 - metadata of single partitions, all at once (:mod:`.per_partition`);
-- the queue of runs, and what the code says of itself that a run is of (:mod:`.run_queue`).
+- the queue of runs, and what the code says of itself that a run is of (:mod:`.run_queue`);
+- heartbeats of daemons and the migrations that Dagster knows (:mod:`.storage_findings`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
 """
@@ -20,6 +22,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 from dagster._core.definitions.events import AssetKey
 from dagster._core.definitions.partitions.context import partition_loading_context
@@ -52,7 +57,15 @@ from dagster._core.scheduler.instigation import (
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 from dagster._core.storage.event_log import SqlEventLogStorage, SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    AssetEventTagsTable,
+    DynamicPartitionsTable,
+    SqlEventLogStorageTable,
+)
+from dagster._core.storage.runs.schema import BackfillTagsTable, BulkActionsTable, RunsTable, RunTagsTable
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
@@ -61,6 +74,7 @@ from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_to_instigator_serialized_cursor,
 )
 from dagster._daemon.controller import get_daemon_statuses
+from dagster._daemon.types import DaemonHeartbeat
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
 from dagster._time import get_current_timestamp
 
@@ -70,13 +84,19 @@ __all__ = [
     "BULK_ACTION_TERMINAL_STATUSES",
     "EVENT_TYPE_TO_PIPELINE_RUN_STATUS",
     "FINISHED_STATUSES",
+    "AssetCheckExecutionsTable",
     "AssetDaemonCursor",
+    "AssetEventTagsTable",
+    "BackfillTagsTable",
     "BulkActionStatus",
     "BulkActionsFilter",
+    "BulkActionsTable",
     "ConfigurableClass",
     "ConfigurableClassData",
+    "DaemonHeartbeat",
     "DagsterSqliteStorage",
     "DagsterStorage",
+    "DynamicPartitionsTable",
     "InstanceRef",
     "InstigatorState",
     "InstigatorStatus",
@@ -87,10 +107,13 @@ __all__ = [
     "RemoteInstigatorOrigin",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
+    "RunTagsTable",
+    "RunsTable",
     "ScheduleInstigatorData",
     "SensorInstigatorData",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
+    "SqlRunStorage",
     "SqliteEventLogStorage",
     "SubmitRunContext",
     "add_partition_metadata",
@@ -99,6 +122,7 @@ __all__ = [
     "deserialize_value",
     "get_current_timestamp",
     "get_daemon_statuses",
+    "knows_revision",
     "make_new_backfill_id",
     "partition_loading_context",
     "stated_metadata",
@@ -132,3 +156,13 @@ def stated_metadata(context: SubmitRunContext) -> dict[str, str]:
     found = context.workspace.get_code_location(location).get_repository(repository.repository_name)
     metadata = found.repository_snap.metadata or {}
     return {name: value.value for name, value in metadata.items() if isinstance(value.value, str)}
+
+
+def knows_revision(revision: str) -> bool:
+    """Whether the installed Dagster has the migration that a storage's schema was left at."""
+    config = Config()
+    config.set_main_option("script_location", ALEMBIC_SCRIPTS_LOCATION)
+    try:
+        return ScriptDirectory.from_config(config).get_revision(revision) is not None
+    except CommandError:
+        return False

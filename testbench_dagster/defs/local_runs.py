@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -160,12 +160,16 @@ def opened_instance(config: Config) -> Iterator[dg.DagsterInstance]:
     """The installation's Dagster instance, created where missing.
 
     Dagster is told where its home is by the process's environment, which is put back at the end.
+
+    Raises:
+        ConfigError: ``DAGSTER_POSTGRES_URL`` names no database that can be used now.
+        StoreError: Dagster's home cannot be created or written.
     """
     environment = prepare_home(config)
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)
     try:
-        with dg.DagsterInstance.get() as instance:
+        with _instance_at_once() as instance:
             yield instance
     except TestbenchError:
         raise
@@ -181,6 +185,16 @@ def opened_instance(config: Config) -> Iterator[dg.DagsterInstance]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _instance_at_once() -> dg.DagsterInstance:
+    """The instance of the environment: somebody waits for it, so an outage is told instead of sat out."""
+    # loaded with the instance's storage anyway: 0.4 s
+    from testbench_dagster.defs.postgres import POSTGRES_ENV, postgres_server
+
+    url = os.environ.get(POSTGRES_ENV)
+    with postgres_server(url).at_once() if url else nullcontext():
+        return dg.DagsterInstance.get()
 
 
 class LocalRuns:
@@ -313,25 +327,23 @@ class LocalRuns:
         except TestbenchError:
             raise
         except Exception as error:
-            told = _told_in(error)
-            if told is None:
-                raise
-            raise told from None  # the user reads our message, not Dagster's stack
+            if (known := _known(error)) is not None:
+                raise known from None  # the user reads our message, not Dagster's stack
+            raise
         self.checks |= {check.check_name: _verdict(check) for check in result.get_asset_check_evaluations()}
         _show_in_timeline(self._instance, result.run_id)
         return result
 
 
-def _told_in(error: BaseException) -> TestbenchError | None:
-    """The error of ours that one of Dagster's came of.
-
-    Where Dagster could not even store that error, because the disk is full, ours is what it came upon then.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, TestbenchError):
-            return seen
-        seen = seen.__cause__ or (seen.__context__ if is_full(error) else None)
+def _known(error: BaseException) -> TestbenchError | None:
+    """The error of ours that another one came of, or that it hides: Dagster could not even note the first."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        if isinstance(found, TestbenchError):
+            return found
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
     return None
 
 

@@ -21,9 +21,8 @@ from testbench_dagster.defs.dagster_internals import (
     DagsterSqliteStorage,
     DagsterStorage,
 )
+from testbench_dagster.defs.postgres import POSTGRES_ENV, postgres_server
 from testbench_dagster.defs.set_back import without_dates_ahead
-
-POSTGRES_ENV = "DAGSTER_POSTGRES_URL"
 
 
 class TestbenchStorage(DagsterStorage, ConfigurableClass):
@@ -46,7 +45,7 @@ class TestbenchStorage(DagsterStorage, ConfigurableClass):
             from dagster_postgres import DagsterPostgresStorage
 
             # the URL stays in the environment: instance data is shown in the UI and on command lines
-            made = DagsterPostgresStorage(postgres_url=psycopg2_url(url), inst_data=inst_data)
+            made = DagsterPostgresStorage(postgres_url=postgres_server(url).storage_url, inst_data=inst_data)
             return without_dates_ahead(made)
         base = config_value.get("base_dir") or default_base_dir()
         return without_dates_ahead(DagsterSqliteStorage.from_local(base_dir=str(base), inst_data=inst_data))
@@ -64,11 +63,3 @@ def default_base_dir() -> Path:
     base = installation_home() / "dagster" / "storage"
     logging.getLogger("dagster").info(f"Runs are kept in {base}, with those of `testbench run` and `up`.")
     return base
-
-
-def psycopg2_url(url: str) -> str:
-    """Name the driver: psycopg 3, SQLAlchemy's newer default, breaks dagster-postgres."""
-    scheme, separator, rest = url.partition("://")
-    if separator and scheme.split("+")[0] in ("postgres", "postgresql"):
-        return f"postgresql+psycopg2://{rest}"
-    return url

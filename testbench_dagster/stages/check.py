@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from testbench_dagster.config import SERVICE_SOURCE
+from testbench_dagster.config import SERVICE_SOURCE, Config
 from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.frameworks import framework_plug
@@ -39,13 +39,19 @@ from testbench_dagster.transports.registry import check_service
 _DOCS_TRIED = 3  # of which prompts are built, to see whether the templates work
 
 
-def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Finding]:
+def findings(
+    workspace: Workspace,
+    *,
+    suppliers: bool = True,
+    of_dagster: Callable[[Config], Iterator[Finding]] | None = None,
+) -> Iterator[Finding]:
     """Look at one thing after the other, and say how to mend what is wrong.
 
     Args:
         workspace: the installation.
         suppliers: whether to read the supplier sources and to send each supplier a short question, in two
             forms.
+        of_dagster: looks at Dagster's own storage, of which nothing is known here.
 
     Raises:
         ConfigError: the configuration names no task that there is; everything else is a finding.
@@ -68,6 +74,8 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         yield Finding("disk", told, ok=False, warning=True)
     yield from _clock_findings(workspace)
     yield from statement_findings(workspace)
+    if of_dagster is not None:
+        yield from of_dagster(config)
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     if config.settings.allow_code_execution:

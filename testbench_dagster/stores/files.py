@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -94,14 +94,14 @@ def whole_file(path: Path, remedy: str = ANOTHER_OUT) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(path: Path, otherwise: str) -> Iterator[None]:
+def alone(path: Path, otherwise: str | Callable[[], str]) -> Iterator[None]:
     """While this lasts no other process is in here with the same ``path``, a file that is left behind.
 
     The system lets go of it however this process ends. Where its filesystem has no locks, nobody is kept out.
 
     Raises:
         StoreError: the file cannot be written.
-        TestbenchError: another process is in here; with ``otherwise``.
+        TestbenchError: another process is in here; with ``otherwise``, asked for then if it is a function.
     """
     with writing(path, f"set {_HOME} to a folder this user may write"):
         file = path.open("ab")
@@ -109,7 +109,7 @@ def alone(path: Path, otherwise: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TestbenchError(otherwise) from None
+            raise TestbenchError(otherwise if isinstance(otherwise, str) else otherwise()) from None
         except OSError:  # no locks there
             pass
         yield

@@ -1,21 +1,27 @@
-"""``testbench demo``: one in a folder at a time, and hints that can be typed as they stand."""
+"""``testbench demo`` and ``up``: one in a folder at a time, and hints that can be typed as they stand."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from testbench_dagster.cli import cli
+from testbench_dagster.cli.alone import alone_at_home
 from testbench_dagster.cli.serve import own_command
+from testbench_dagster.config import load_config
 from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.stores.files import alone
+from testbench_dagster_tests.servers import free_port
 
 
 def test_a_second_demo_leaves_the_folder_of_the_first_alone(
@@ -31,6 +37,58 @@ def test_a_second_demo_leaves_the_folder_of_the_first_alone(
     assert isinstance(done.exception, TestbenchError)
     assert f"another demo runs in {home / 'demo'}; end it first" in str(done.exception)
     assert measured.is_dir() and not (home / "demo" / "testbench.yaml").exists()
+
+
+def test_a_second_up_is_refused_with_who_serves_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TESTBENCH_HOME", raising=False)
+    path = tmp_path / "testbench.yaml"
+    path.write_text("tasks: [{name: starter_logic}]\nsuppliers: []\n", encoding="utf-8")
+    config = load_config(path)
+    with alone_at_home(config, "http://127.0.0.1:3000"):
+        done = CliRunner().invoke(cli, ["-c", str(path), "up", "--port", str(free_port())])
+    assert isinstance(done.exception, TestbenchError)
+    told = str(done.exception)
+    assert told.startswith(f"`testbench up` serves {config.home} already: process {os.getpid()} on ")
+    assert "http://127.0.0.1:3000; use that one, or end it first" in told and "\n" not in told
+    with alone_at_home(config, "") as killed:
+        assert not killed
+
+
+@pytest.mark.slow(minutes=1)
+def test_one_up_at_a_time_and_the_next_after_a_kill_which_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "testbench.yaml"
+    settings = {
+        "tasks": [{"name": "starter_logic", "samples": 2}],
+        "suppliers": [{"address": "a", "base_url": "http://127.0.0.1:9/v1", "model": "m"}],
+    }
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    port = free_port()
+    command = [sys.executable, "-m", "testbench_dagster.cli", "-c", str(path), "up", "--no-board"]
+    command += ["--port", str(port)]
+
+    def begun() -> subprocess.Popen[bytes]:
+        with (tmp_path / "said").open("wb") as said:
+            process = subprocess.Popen(command, cwd=tmp_path, stderr=said, stdout=said)
+        give_up = time.monotonic() + 180
+        while b"with it runs the daemon" not in (tmp_path / "said").read_bytes():
+            assert process.poll() is None and time.monotonic() < give_up, (tmp_path / "said").read_text()
+            time.sleep(0.2)
+        return process
+
+    first = begun()
+    try:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1 and f"already: process {first.pid} on " in done.stderr
+        assert f"http://127.0.0.1:{port}" in done.stderr
+    finally:
+        first.kill()
+        first.wait()
+    second = begun()  # at once, on the same port, while what the first had started ends
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(120) == 0
 
 
 def test_one_at_a_time_and_the_next_when_it_is_gone(tmp_path: Path) -> None:

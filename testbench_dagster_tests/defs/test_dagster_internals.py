@@ -96,6 +96,55 @@ def test_the_event_log_has_the_tables_we_prune(tmp_path: Path) -> None:
     assert marked == 0, says("dagster", "it sets user_version, which marks pruned files here", MODULE)
 
 
+def test_the_tables_that_old_runs_are_deleted_from_are_as_we_know_them(tmp_path: Path) -> None:
+    ours = importlib.import_module(MODULE)
+    wanted = {
+        ours.SqlEventLogStorageTable: {"id", "run_id", "dagster_event_type", "asset_key", "partition"},
+        ours.AssetEventTagsTable: {"event_id"},
+        ours.AssetCheckExecutionsTable: {
+            *("id", "asset_key", "check_name", "partition", "run_id", "execution_status")
+        },
+        ours.DynamicPartitionsTable: {"partitions_def_name", "partition"},
+        ours.RunsTable: {"run_id", "backfill_id"},
+        ours.RunTagsTable: {"run_id"},
+        ours.BulkActionsTable: {"key", "status", "timestamp"},
+        ours.BackfillTagsTable: {"backfill_id"},
+    }
+    changed = [
+        says("dagster", f"table {table.name} has the columns {sorted(table.c.keys())}", MODULE)
+        for table, columns in wanted.items()
+        if not columns <= set(table.c.keys())
+    ]
+    # one that names events or runs and is new keeps them, unless it is looked at here
+    metadata = [ours.SqlEventLogStorageTable.metadata, ours.RunsTable.metadata]
+    naming = {
+        table.name
+        for known in metadata
+        for table in known.tables.values()
+        if {"run_id", "event_id", "backfill_id"} & set(table.c.keys())
+    }
+    known = {table.name for table in wanted} | {"concurrency_slots", "pending_steps"}
+    changed += [says("dagster", f"{name} names runs or events", MODULE) for name in sorted(naming - known)]
+    assert changed == []
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        assert isinstance(instance.run_storage, ours.SqlRunStorage)
+        with instance.event_log_storage.index_transaction() as connection:
+            assert connection.in_transaction()
+        assert instance.run_storage.get_run_storage_id()
+
+
+def test_schemas_and_heartbeats_are_read_as_we_do(tmp_path: Path) -> None:
+    ours = importlib.import_module(MODULE)
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        for storage in (instance.run_storage, instance.event_log_storage, instance.schedule_storage):
+            stored, installed = storage.alembic_version()
+            assert stored == installed and ours.knows_revision(stored)
+        assert not ours.knows_revision("ffffffffffff")
+        instance.add_daemon_heartbeat(ours.DaemonHeartbeat(1.0, "SENSOR", "id", None))
+        (beat,) = instance.get_daemon_heartbeats().values()
+        assert (beat.timestamp, beat.daemon_id, beat.errors) == (1.0, "id", [])
+
+
 @dg.asset
 def thing() -> None:
     """Leaves one run's events."""

@@ -21,7 +21,7 @@ from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs import event_log
 from testbench_dagster.defs.event_log import prune_event_log
 from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS
-from testbench_dagster.defs.storage import POSTGRES_ENV
+from testbench_dagster.defs.postgres import POSTGRES_ENV
 
 parts = dg.StaticPartitionsDefinition(["a", "b", "c", "d", "e"])
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS
-from testbench_dagster.defs.storage import POSTGRES_ENV, default_base_dir, psycopg2_url
+from testbench_dagster.defs.postgres import POSTGRES_ENV, psycopg2_url
+from testbench_dagster.defs.storage import default_base_dir
 
 
 @dg.asset

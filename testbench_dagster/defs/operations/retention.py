@@ -6,6 +6,7 @@ import dagster as dg
 
 from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.defs.automation import checked_cron, run_key, schedule_status
+from testbench_dagster.defs.partitions import SUPPLIER, supplier_partitions
 from testbench_dagster.stages.retain import apply_retention as purge
 from testbench_dagster.stages.workspace import Workspace
 
@@ -13,17 +14,30 @@ from testbench_dagster.stages.workspace import Workspace
 @dg.op(name="purge_old", description="Removes evidence and run logs older than `retention` allows.")
 def _apply(context: dg.OpExecutionContext, workspace: dg.ResourceParam[Workspace]) -> None:
     from testbench_dagster.defs.event_log import prune_event_log  # with Dagster's storages: only here
+    from testbench_dagster.defs.run_history import prune_runs
 
-    now = datetime.now(UTC)
+    now, retention = datetime.now(UTC), workspace.config.settings.retention
     removed = purge(workspace, now)
-    oldest = now - timedelta(days=workspace.config.settings.retention.events_days)
-    removed["events"] = prune_event_log(context.instance, oldest)
+    if retention.runs_days is not None:
+        oldest = now - timedelta(days=retention.runs_days)
+        pruned = prune_runs(context.instance, oldest, {SUPPLIER: _assets_of_suppliers(workspace)})
+        removed |= {"runs": pruned.runs, "rows of runs": pruned.rows, "backfills": pruned.backfills}
+    removed["events"] = prune_event_log(context.instance, now - timedelta(days=retention.events_days))
     context.log.info(", ".join(f"{name} {count}" for name, count in removed.items()))
+
+
+def _assets_of_suppliers(workspace: Workspace) -> list[dg.AssetKey]:
+    from testbench_dagster.defs.build import build_definitions  # which imports this module
+
+    graph = build_definitions(workspace).resolve_asset_graph()
+    return [
+        key for key in graph.materializable_asset_keys if graph.get(key).partitions_def == supplier_partitions
+    ]
 
 
 @dg.job(
     name="apply_retention",
-    description="Remove old evidence, budgets and run logs; materializations and checks stay.",
+    description="Remove old evidence, budgets, runs and run logs; the newest of each partition stays.",
 )
 def apply_retention() -> None:
     """One op: purge the stores, prune the event log."""

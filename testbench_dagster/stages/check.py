@@ -29,6 +29,7 @@ from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.places import Place
 from testbench_dagster.taxonomies.model import is_placeholder
 from testbench_dagster.transports.registry import check_service
 
@@ -60,6 +61,8 @@ def findings(workspace: Workspace, *, suppliers: bool = True) -> Iterator[Findin
         lambda: workspace.datasets.tasks(),
         "PostgreSQL" if config.postgres_uri else None,
     )
+    if config.settings.publish is not None:
+        yield _place_finding(config.settings.publish)
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     if config.settings.allow_code_execution:
@@ -92,6 +95,16 @@ def _store_finding(
     except TestbenchError as error:
         return Finding(what, str(error), ok=False)
     return Finding(what, server or f"SQLite in {workspace.config.home}")
+
+
+def _place_finding(url: str) -> Finding:
+    """Whether what is published elsewhere gets there; nothing is written."""
+    place = Place(url)
+    try:
+        place.look()
+    except StoreError as error:
+        return Finding("publish", str(error), ok=False)
+    return Finding("publish", place.shown)
 
 
 def _code_finding() -> Finding:

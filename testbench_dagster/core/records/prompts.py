@@ -112,7 +112,7 @@ class NewestEpoch(NamedTuple):
     "prompts",
     one_per="prompt",
     kind=FACT,
-    indexes=(("task", "task_hash", "epoch", "api", "position"),),
+    indexes=(("task", "task_hash", "epoch", "api", "position"), ("created_at",)),
 )
 class PromptRecord(Record):
     """The requests made of one doc, in the form of one API."""
@@ -132,7 +132,7 @@ class PromptRecord(Record):
     )
     target: Any = content("what the framework expects, where it says so")
     context_chars: int = content("characters of the longest request")
-    created_at: datetime = content("when it was built")
+    created_at: datetime = queryable("when it was built")
     repeats: int = content("how often each request is made", exported=False)
 
 

@@ -24,7 +24,12 @@ UNSCORABLE = "unscorable: "
     "scores",
     one_per="answer and filter",
     kind=FACT,
-    indexes=(("supplier", "task", "task_hash", "filter", "answered_at"), ("answer_id",), ("answered_at",)),
+    indexes=(
+        ("supplier", "task", "task_hash", "filter", "answered_at"),
+        ("answer_id",),
+        ("answered_at",),
+        ("scored_at", "answered_at"),
+    ),
 )
 class ScoreRecord(Record):
     """The metrics of one answer after one filter."""
@@ -69,7 +74,7 @@ class ScoreRecord(Record):
     latency_ms: float = content("sum of their latencies, in milliseconds")
     prompt_tokens: int | None = content("sum of their prompt tokens")
     completion_tokens: int | None = content("sum of their completion tokens")
-    scored_at: datetime = content("when it was scored")
+    scored_at: datetime = queryable("when it was scored")
 
 
 @record(
@@ -310,4 +315,12 @@ class ScoreSequence(NamedTuple):
     task: str
     task_hash: str
     epoch: int
+    n: int
+
+
+@counted(ScoreRecord, hourly=["answered_at"])
+class ScoresOfHour(NamedTuple):
+    """Scores by the hour in which their answers came."""
+
+    answered_at: datetime
     n: int

@@ -104,7 +104,7 @@ class _Since(_Instant):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime | date | Literal["last"]:
-        by_day = ctx is not None and ctx.params.get("dest") is not None
+        by_day = ctx is not None and isinstance(ctx.params.get("dest"), str)
         if by_day and value == "last":
             return "last"
         if by_day and _DAY.fullmatch(value):
@@ -116,7 +116,9 @@ class _Since(_Instant):
 @click.command(short_help="Write files for analysts and other tools")
 @click.argument("dest", required=False, is_eager=True)
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder to write one file of each kind to."
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for one file of each kind.",
 )
 @click.option(
     "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
@@ -134,8 +136,8 @@ class _Since(_Instant):
     "--since",
     type=_Since(),
     metavar="TIME",
-    help="Only answers from then on (ISO 8601 with a zone); with DEST the first day, or `last`: go on from the "
-    "last export to DEST.",
+    help="Only answers from then on (ISO 8601 with a zone); with DEST the first day, or `last` to go on from "
+    "the last export to DEST.",
 )
 @click.option("--until", type=_Instant(), metavar="TIME", help="Only answers before.")
 @click.pass_obj

@@ -43,5 +43,5 @@ def place_problem(url: str) -> str | None:
     if ":" in rest.rpartition("@")[0]:
         return f"a URL may not hold a password or key; take it out, and {_ELSEWHERE}"
     if "?" in rest or "#" in rest:
-        return f"nothing may follow ? or # in a URL of a place, for it may be a key; {_LIKE}, and {_ELSEWHERE}"
+        return f"nothing may follow ? or # in such a URL, for it may be a key; {_LIKE}, and {_ELSEWHERE}"
     return None

@@ -117,8 +117,8 @@ def _shared_findings(workspace: Workspace) -> Iterator[Finding]:
         more = f" and {len(lacking) - _TOLD} more" if len(lacking) > _TOLD else ""
         yield Finding(
             "stores",
-            f"MongoDB has epochs of {', '.join(lacking[:_TOLD])}{more}, whose data the datasets of this machine "
-            "lack: their scores are not shown here, and would be measured by data of its own; set "
+            f"MongoDB has epochs of {', '.join(lacking[:_TOLD])}{more}, whose data the datasets of this "
+            "machine lack: their scores are not shown here, and would be measured by data of its own; set "
             "TESTBENCH_POSTGRES_URI to the dataset store that all hosts share",
             ok=False,
             warning=True,

@@ -17,7 +17,11 @@ from testbench_dagster_tests.servers import S3_KEYS
 
 @pytest.fixture(params=["path", "file", "s3", "memory"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    where = {"path": str(tmp_path / "out"), "file": f"file://{tmp_path}/out", "memory": f"memory://{tmp_path}"}
+    where = {
+        "path": str(tmp_path / "out"),
+        "file": f"file://{tmp_path}/out",
+        "memory": f"memory://{tmp_path}",
+    }
     return Place(
         f"{request.getfixturevalue('s3_bucket')}/a/b" if request.param == "s3" else where[request.param]
     )
@@ -98,7 +102,9 @@ def test_urls_are_judged_and_no_password_is_quoted(url: str, problem: str | None
 def test_what_fails_is_told_in_a_line_without_keys(
     s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(StoreError, match="^cannot read s3://no-such-bucket/x: it is not there; check the place"):
+    with pytest.raises(
+        StoreError, match="^cannot read s3://no-such-bucket/x: it is not there; check the place"
+    ):
         Place("s3://no-such-bucket/x").look()
     with pytest.raises(StoreError, match="^cannot write s3://no-such-bucket/x/y: it is not there; check"):
         with Place("s3://no-such-bucket/x").writing("y") as path:
@@ -115,9 +121,13 @@ def test_what_fails_is_told_in_a_line_without_keys(
             pass
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     forget_filesystems()
-    with pytest.raises(StoreError, match="^cannot write s3://.*/x: Could not connect to the endpoint") as error:
-        with Place(s3_bucket).writing("x") as path:
-            path.write_bytes(b"")
+    with (
+        pytest.raises(
+            StoreError, match="^cannot write s3://.*/x: Could not connect to the endpoint"
+        ) as error,
+        Place(s3_bucket).writing("x") as path,
+    ):
+        path.write_bytes(b"")
     assert "\n" not in str(error.value)
     place = Place(tmp_path)
     with pytest.raises(StoreError) as error, place.writing("x"):

@@ -241,7 +241,8 @@ def _read_manifest(place: Place) -> _Manifest | None:
     text = place.read(MANIFEST)
     if text is None:
         return None
-    wrong = f"{place.file(MANIFEST)} is not what testbench export writes; choose another destination, or remove it"
+    file = place.file(MANIFEST)
+    wrong = f"{file} is not what testbench export writes; choose another destination, or remove it"
     try:
         known = json.loads(text)
         version = known["version"]
@@ -249,8 +250,8 @@ def _read_manifest(place: Place) -> _Manifest | None:
         raise StoreError(wrong) from None
     if version != _VERSION:
         raise StoreError(
-            f"{place.file(MANIFEST)} has version {version!r}, this program writes {_VERSION}; upgrade it, or choose "
-            "another destination"
+            f"{file} has version {version!r}, this program writes {_VERSION}; upgrade it, or choose another "
+            "destination"
         )
     try:
         return _Manifest(

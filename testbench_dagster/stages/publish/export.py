@@ -319,7 +319,7 @@ def _write(
 
 
 def write_documents(path: Path, of: type[Record], documents: Iterable[Mapping[str, Any]]) -> int:
-    """Write documents of a collection to a file of its columns, and return how many; few are in memory at once.
+    """Write documents of a collection to a file of its columns; return how many. Few are in memory at once.
 
     Raises:
         OSError: the file cannot be written.

@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec
 import polars as pl
 import pyarrow.dataset as pa_dataset
 import pytest
+from click.testing import CliRunner, Result
 
+from testbench_dagster.api import Testbench
+from testbench_dagster.cli import cli
 from testbench_dagster.core.errors import ConfigError, StoreError, TestbenchError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
@@ -55,7 +59,11 @@ def add_score(facts: Facts, doc: int, answered: datetime, scored: datetime) -> N
     """A score that was made some time after its answer came."""
     task = facts.registration("starter_logic", n_docs=200)
     facts.score(task, doc, 1.0, answered, version="later")
-    [made] = [d for d in facts.workspace.documents.find(SCORES) if d["scorer_version"] == "later" and d["doc_id"] == doc]
+    [made] = [
+        d
+        for d in facts.workspace.documents.find(SCORES)
+        if d["scorer_version"] == "later" and d["doc_id"] == doc
+    ]
     facts.workspace.documents.upsert(SCORES, [made | {"scored_at": scored}])
 
 
@@ -95,9 +103,7 @@ def read_back(facts: Facts, out: Path) -> None:
         pattern = f"{out}/{dated.name}/*/*.parquet"
         with duckdb.connect() as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            told = connection.execute(
-                f"SELECT * FROM read_parquet('{pattern}', hive_partitioning = true)"  # noqa: S608
-            )
+            told = connection.execute(f"SELECT * FROM read_parquet('{pattern}', hive_partitioning = true)")
             names = [column[0] for column in told.description]
             rows = [dict(zip(names, row, strict=True)) for row in told.fetchall()]
         for row in rows:
@@ -159,12 +165,16 @@ def test_what_came_late_is_not_lost(facts: Facts, tmp_path: Path) -> None:
     export_by_day(documents, out, LAST, now=NOW)
     add_score(facts, 7, datetime(2026, 3, 2, 9, tzinfo=UTC), NOW + timedelta(minutes=3))
     task = facts.registration("starter_logic", n_docs=200)
-    facts.attempt(task, 120, Fault.OK, NOW - LATE + timedelta(minutes=1))  # stored once the store was there again
+    facts.attempt(
+        task, 120, Fault.OK, NOW - LATE + timedelta(minutes=1)
+    )  # stored once the store was there again
     later = NOW + timedelta(days=2)
     done = export_by_day(documents, out, LAST, now=later)
     assert {Path(path).parent.name for path in done.files} == {"day=2026-03-02", "day=2026-03-10"}
     read_back(facts, out)
-    assert len(export_by_day(documents, out, LAST, now=later + timedelta(minutes=1)).files) == 0, "nothing new"
+    assert len(export_by_day(documents, out, LAST, now=later + timedelta(minutes=1)).files) == 0, (
+        "nothing new"
+    )
 
 
 def test_a_later_beginning_leaves_no_gap(facts: Facts, tmp_path: Path) -> None:
@@ -176,7 +186,9 @@ def test_a_later_beginning_leaves_no_gap(facts: Facts, tmp_path: Path) -> None:
     days = sorted({Path(path).parent.name for path in done.files})
     assert days[0] == "day=2026-03-05" and days[-1] == "day=2026-03-10", "what lacked since the last one too"
     add_score(facts, 7, datetime(2026, 3, 1, 9, tzinfo=UTC), NOW)
-    assert not any("03-01" in path for path in export_by_day(documents, out, LAST, now=NOW).files), "not wanted"
+    assert not any("03-01" in path for path in export_by_day(documents, out, LAST, now=NOW).files), (
+        "not wanted"
+    )
     export_by_day(documents, out, date(2026, 3, 1), now=NOW)
     read_back(facts, out)
 
@@ -228,9 +240,8 @@ def test_interrupted_anywhere_and_run_again_each_is_there_once(
     read_back(facts, out)
 
 
-def test_killed_in_the_middle_and_run_again_each_is_there_once(
-    embedded: Facts, tmp_path: Path
-) -> None:
+@pytest.mark.slow(minutes=0.2)
+def test_killed_in_the_middle_and_run_again_each_is_there_once(embedded: Facts, tmp_path: Path) -> None:
     """By SIGKILL at several moments, what it had begun to write lying around."""
     out = tmp_path / "out"
     command = [
@@ -272,7 +283,10 @@ def test_what_stands_in_the_way_is_told(embedded: Facts, tmp_path: Path) -> None
     documents = embedded.workspace.documents
     out = tmp_path / "out"
     out.mkdir()
-    with alone(out / ".lock", "no"), pytest.raises(TestbenchError, match=r"another process exports to .*out; wait"):
+    with (
+        alone(out / ".lock", "no"),
+        pytest.raises(TestbenchError, match=r"another process exports to .*out; wait"),
+    ):
         export_by_day(documents, out, now=NOW)
     for text, message in (
         ("{", "is not what testbench export writes"),
@@ -288,6 +302,66 @@ def test_what_stands_in_the_way_is_told(embedded: Facts, tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write"):
         export_by_day(documents, tmp_path / "file" / "x", now=NOW)
+
+
+def test_a_place_in_s3_is_brought_up_to_date_too(embedded: Facts, s3_bucket: str, tmp_path: Path) -> None:
+    documents = embedded.workspace.documents
+    url = f"{s3_bucket}/lake"
+    assert len(export_by_day(documents, url, LAST, now=NOW).files) == 2 * DAYS
+    task = embedded.registration("starter_logic", n_docs=200)
+    embedded.attempt(task, 120, Fault.OK, NOW + timedelta(minutes=1))
+    done = export_by_day(documents, url, LAST, now=NOW + timedelta(minutes=2))
+    assert set(done.files) == {
+        f"{url}/{name}/day=2026-03-10/{name}.parquet" for name in ("attempts", "scores")
+    }
+    files, root = fsspec.core.url_to_fs(url)
+    files.get(root, str(tmp_path / "got"), recursive=True)
+    read_back(embedded, tmp_path / "got")
+
+
+def test_the_command_says_what_it_wrote(embedded: Facts, tmp_path: Path) -> None:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(cli, ["-c", str(embedded.workspace.config.path), "export", *arguments])
+
+    out = str(tmp_path / "out")
+    done = run(out, "--since", "2026-03-09")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines() == [
+        f"{out}/attempts/day=2026-03-09/attempts.parquet  4 rows",
+        f"{out}/scores/day=2026-03-09/scores.parquet  3 rows",
+        f"{out}/attempts/day=2026-03-10/attempts.parquet  4 rows",
+        f"{out}/scores/day=2026-03-10/scores.parquet  3 rows",
+    ]
+    done = run(out, "--since", "last")
+    assert (done.exit_code, done.stdout) == (0, "") and "nothing to write" in done.stderr
+    embedded.workspace.documents.purge(SCORES, {"doc_id": {"gte": 38}})
+    assert "kept as it was: " in run(out, "--since", "2026-03-10T00:00Z").stderr
+    for arguments, message in (
+        ((out, "--supplier", ALPHA), "of the options it takes --since alone"),
+        ((out, "--out", out), "of the options it takes --since alone"),
+        (("--since", "2026-03-09"), "say where to: DEST for files by day, or --out"),
+        ((out, "--since", "yesterday"), "'yesterday' is no time"),
+        (("--since", "last", "--out", out), "'last' is no time"),
+    ):
+        done = run(*arguments)
+        assert done.exit_code == 2 and message in done.stderr, done.stderr
+    done = CliRunner().invoke(
+        cli,
+        ["-c", str(embedded.workspace.config.path), "export", "s3://me:hunter22@b/x"],
+        standalone_mode=False,
+    )
+    assert isinstance(done.exception, ConfigError) and "hunter22" not in str(done.exception)
+
+
+def test_from_python(embedded: Facts, tmp_path: Path) -> None:
+    testbench = Testbench(embedded.workspace)
+    done = testbench.export_by_day(tmp_path / "out", since=date(2026, 3, 10))
+    assert sum(done.files.values()) == 7
+    assert not testbench.export_by_day(str(tmp_path / "out"), since="last").files
+    with pytest.raises(ConfigError, match="since is 'first'; give a date"):
+        testbench.export_by_day(tmp_path, since="first")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="out is 7; give a path, or a URL such as"):
+        testbench.export_by_day(7)  # type: ignore[arg-type]
 
 
 def test_every_collection_is_found_by_an_index_and_has_no_column_of_the_partition() -> None:

@@ -68,7 +68,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 def filled(workspace: Workspace) -> None:
-    fill(Facts(workspace), {(ALPHA, "starter_logic"): 12, (BETA, "starter_logic"): 18, (BETA, "starter_units"): 3})
+    fill(
+        Facts(workspace),
+        {(ALPHA, "starter_logic"): 12, (BETA, "starter_logic"): 18, (BETA, "starter_units"): 3},
+    )
     refresh_summaries(workspace, [ALPHA, BETA])
 
 
@@ -107,9 +110,13 @@ def test_a_place_that_fails_is_told_and_gets_the_next_ranking(
     forget_filesystems()
     done = publish(workspace, render_page)
     assert done.problem is not None and "\n" not in done.problem
-    assert re.match(r"cannot write s3://tb-\w+/site/\S+: Could not connect .*; check the place.*again$", done.problem)
+    assert re.match(
+        r"cannot write s3://tb-\w+/site/\S+: Could not connect .*; check the place.*again$", done.problem
+    )
     assert not any(value in done.problem for value in S3_KEYS.values())
-    assert {path.name for path in published_folder(workspace).iterdir()} == FILES, "here they are all the same"
+    assert {path.name for path in published_folder(workspace).iterdir()} == FILES, (
+        "here they are all the same"
+    )
     told = next(found for found in findings(workspace) if found.what == "publish")
     assert not told.ok and "Could not connect" in told.detail
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
@@ -165,9 +172,7 @@ def test_another_host_shows_what_was_ranked_here(
         (folder / "testbench.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     with Workspace(load_config(a / "testbench.yaml")) as workspace:
         filled(workspace)
-        began = EpochRecord(
-            id="e", task="starter_logic", epoch=1, started_at=NOW, seed="s", seed_sha256="h"
-        )
+        began = EpochRecord(id="e", task="starter_logic", epoch=1, started_at=NOW, seed="s", seed_sha256="h")
         typed.put_new(workspace.documents, EpochRecord, [began])
         done = publish(workspace, render_page)
         assert done.problem is None

@@ -169,8 +169,8 @@ class Place:
             ) from None
         except ValueError:
             raise StoreError(
-                f"{self.shown}: fsspec knows no protocol {self._protocol!r}; use one that it knows, such as s3, "
-                "gs, az or file"
+                f"{self.shown}: fsspec knows no protocol {self._protocol!r}; use one that it knows, such as "
+                "s3, gs, az or file"
             ) from None
         files, root = fsspec.core.url_to_fs(self.shown, **options)
         return files, root

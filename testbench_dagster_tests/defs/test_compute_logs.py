@@ -27,6 +27,7 @@ def talkative() -> None:
     print("and complained", file=sys.stderr)
 
 
+@pytest.mark.slow(minutes=0.2)
 def test_what_a_step_printed_shows_on_another_host(
     s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -339,8 +339,9 @@ def test_the_command_says_what_it_wrote(embedded: Facts, tmp_path: Path) -> None
     for arguments, message in (
         ((out, "--supplier", ALPHA), "of the options it takes --since alone"),
         ((out, "--out", out), "of the options it takes --since alone"),
-        (("--since", "2026-03-09"), "say where to: DEST for files by day, or --out"),
+        ((), "say where to: DEST for files by day, or --out"),
         ((out, "--since", "yesterday"), "'yesterday' is no time"),
+        (("--since", "2026-03-09", "--out", out), "has no zone"),
         (("--since", "last", "--out", out), "'last' is no time"),
     ):
         done = run(*arguments)

@@ -98,19 +98,21 @@ class _Instant(click.ParamType[datetime]):
         return instant
 
 
-class _Since(_Instant):
-    """An instant, a day, or that of the last export."""
+class _Since(click.ParamType[date | Literal["last"]]):
+    """An instant; with a destination also a day, or that of the last export there."""
+
+    name = "time"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime | date | Literal["last"]:
-        by_day = ctx is not None and isinstance(ctx.params.get("dest"), str)
-        if by_day and value == "last":
-            return "last"
-        if by_day and _DAY.fullmatch(value):
-            with suppress(ValueError):
-                return date.fromisoformat(value)
-        return super().convert(value, param, ctx)
+    ) -> date | Literal["last"]:
+        if ctx is not None and isinstance(ctx.params.get("dest"), str):
+            if value == "last":
+                return "last"
+            if _DAY.fullmatch(value):
+                with suppress(ValueError):
+                    return date.fromisoformat(value)
+        return _Instant().convert(value, param, ctx)
 
 
 @click.command(short_help="Write files for analysts and other tools")
@@ -148,7 +150,7 @@ def export(
     suppliers: tuple[str, ...],
     tasks: tuple[str, ...],
     format_: str,
-    since: datetime | date | Literal["last"] | None,
+    since: date | Literal["last"] | None,
     until: datetime | None,
 ) -> None:
     """Write files for analysts and other tools.
@@ -170,9 +172,10 @@ def export(
         return
     if out is None:
         raise click.UsageError("say where to: DEST for files by day, or --out for files of what is known now")
+    first = since if isinstance(since, datetime) else None  # nothing else without DEST
     with Testbench.open(config) as testbench:
         written = testbench.export(
-            out, suppliers or None, tasks or None, format=format_, since=since, until=until
+            out, suppliers or None, tasks or None, format=format_, since=first, until=until
         )
     for path, rows in written.items():
         click.echo(f"{path}  {counted(rows, 'row')}")
@@ -180,7 +183,7 @@ def export(
         note("There is nothing to write: no doc of these suppliers and tasks was asked then.")
 
 
-def _export_by_day(config: str | None, dest: str, since: datetime | date | Literal["last"] | None) -> None:
+def _export_by_day(config: str | None, dest: str, since: date | Literal["last"] | None) -> None:
     with Testbench.open(config) as testbench:
         done = testbench.export_by_day(dest, since=since)
     for path, rows in done.files.items():

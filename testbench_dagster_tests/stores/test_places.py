@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,34 +103,33 @@ def test_urls_are_judged_and_no_password_is_quoted(url: str, problem: str | None
             Place(url)
 
 
-def refused(place: Place, *, write: bool) -> str:
+def refused(act: Callable[[], object]) -> str:
     """What is said of a place that cannot be written, or looked at."""
     with pytest.raises(StoreError) as told:
-        if write:
-            put(place, "y", b"")
-        else:
-            place.look()
+        act()
     assert "\n" not in str(told.value)
     return str(told.value)
+
+
+def refused_to_write(place: Place) -> str:
+    return refused(lambda: put(place, "y", b""))
 
 
 def test_what_fails_is_told_in_a_line_without_keys(
     s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = Place("s3://no-such-bucket/x")
-    assert refused(nowhere, write=False).startswith(
-        "cannot read s3://no-such-bucket/x: it is not there; check"
-    )
-    assert refused(nowhere, write=True).startswith("cannot write s3://no-such-bucket/x/y: it is not there;")
-    said = refused(Place("gs://bucket/x"), write=False)
+    assert refused(nowhere.look).startswith("cannot read s3://no-such-bucket/x: it is not there; check")
+    assert refused_to_write(nowhere).startswith("cannot write s3://no-such-bucket/x/y: it is not there;")
+    said = refused(Place("gs://bucket/x").look)
     assert said.startswith("gs://bucket/x needs a package that is not installed: ") and "gcsfs" in said
-    said = refused(Place("nosuch://bucket/x"), write=True)
+    said = refused_to_write(Place("nosuch://bucket/x"))
     assert said.startswith("nosuch://bucket/x: fsspec knows no protocol 'nosuch'; use one that it knows")
     (tmp_path / "file").write_text("")
-    assert "/file/x/y: Not a directory; check the place" in refused(Place(tmp_path / "file/x"), write=True)
+    assert "/file/x/y: Not a directory; check the place" in refused_to_write(Place(tmp_path / "file/x"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     forget_filesystems()
-    assert "/y: Could not connect to the endpoint URL" in refused(Place(s3_bucket), write=True)
+    assert "/y: Could not connect to the endpoint URL" in refused_to_write(Place(s3_bucket))
 
 
 def test_what_a_store_says_of_keys_is_not_passed_on(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

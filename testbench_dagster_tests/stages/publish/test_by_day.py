@@ -30,6 +30,7 @@ from testbench_dagster.stages.publish.by_day import DATED, LAST, LATE, MANIFEST,
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
 from testbench_dagster.stores.files import alone
+from testbench_dagster_tests.stages.publish.days import AFTER, BEFORE, TODAY, examined, fill_day
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, Facts
 
 #: The evening of the last of ten days with facts.
@@ -371,3 +372,27 @@ def test_every_collection_is_found_by_an_index_and_has_no_column_of_the_partitio
         assert all(one.name != "day" for one in dated.of.fields)
     assert ("scored_at", "answered_at") in ScoreRecord.collection.indexes
     assert {dated.of for dated in DATED} >= {AttemptRecord, ScoreRecord}
+
+
+@pytest.mark.slow(minutes=0.2)
+def test_a_day_costs_the_same_whatever_the_history(
+    open_installation: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    """What the store examines to bring an export up to date, with one and with three times the history."""
+    workspace = open_installation({"address": "alpha"})
+    per_day, found = 60, []
+    for days in (range(1, 11), range(11, 31)):
+        for day in days:
+            fill_day(workspace, TODAY - timedelta(days=day), per_day)
+        out = tmp_path / f"{days}"
+        export_by_day(workspace.documents, out, LAST, now=BEFORE)
+        assert len(list(out.rglob("*.parquet"))) == 2 * days[-1]
+        fill_day(workspace, TODAY, per_day)
+        with examined(workspace) as count:
+            done = export_by_day(workspace.documents, out, LAST, now=AFTER)
+            found.append(count())
+        assert list(done.files.values()) == [per_day, per_day], "that day alone"
+        for collection, at in ((ATTEMPTS, "finished_at"), (SCORES, "answered_at")):
+            workspace.documents.purge(collection, {at: {"gte": TODAY}})
+    assert found[0] >= 2 * per_day, "it counts"
+    assert abs(found[1] / found[0] - 1) < 0.1, found

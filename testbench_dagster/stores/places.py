@@ -32,26 +32,27 @@ _SECRET_NAMES = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL", "CONNECTION
 _LEAST_SECRET = 6  # characters: shorter values are words of any message
 _REASON = 300  # characters of what a store says
 _REMEDY = "check the place, that it can be reached, and the rights of the keys in this environment"
+_REMEDY_HERE = "let this user write there, with room for it, or choose another place"
 
 
 class Place:
     """A folder for files by its path or URL; nothing is looked up before the first use.
 
-    ``shown`` is how it may be shown. ``remedy`` ends messages about what cannot be read or written.
+    ``shown`` is how it may be shown; ``local`` is the folder, None of what is elsewhere.
 
     Raises:
         ConfigError: it is a URL that names no place, or holds a password.
     """
 
-    def __init__(self, where: str | Path, remedy: str = _REMEDY) -> None:
+    def __init__(self, where: str | Path) -> None:
         text = os.fspath(where)
         if is_url(text) and (problem := place_problem(text)):
             raise ConfigError(problem)
         self._protocol = protocol_of(text) if is_url(text) else "file"
-        self._remedy = remedy
         self.local: Path | None = None
         if self._protocol in LOCAL:
             self.local = Path(text.rpartition("://")[2]).absolute()
+        self._remedy = _REMEDY if self.local is None else _REMEDY_HERE
         self.shown = text.rstrip("/") if self.local is None else str(self.local)
 
     def file(self, name: str) -> str:

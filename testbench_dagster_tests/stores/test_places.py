@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,12 +122,14 @@ def test_what_fails_is_told_in_a_line_without_keys(
     nowhere = Place("s3://no-such-bucket/x")
     assert refused(nowhere.look).startswith("cannot read s3://no-such-bucket/x: it is not there; check")
     assert refused_to_write(nowhere).startswith("cannot write s3://no-such-bucket/x/y: it is not there;")
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
     said = refused(Place("gs://bucket/x").look)
     assert said.startswith("gs://bucket/x needs a package that is not installed: ") and "gcsfs" in said
     said = refused_to_write(Place("nosuch://bucket/x"))
     assert said.startswith("nosuch://bucket/x: fsspec knows no protocol 'nosuch'; use one that it knows")
     (tmp_path / "file").write_text("")
-    assert "/file/x/y: Not a directory; check the place" in refused_to_write(Place(tmp_path / "file/x"))
+    said = refused_to_write(Place(tmp_path / "file/x"))
+    assert "/file/x/y: Not a directory; let this user write there" in said
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     forget_filesystems()
     assert "/y: Could not connect to the endpoint URL" in refused_to_write(Place(s3_bucket))

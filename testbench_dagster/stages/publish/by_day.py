@@ -46,7 +46,6 @@ LAST: Literal["last"] = "last"
 LATE = timedelta(hours=6)
 MANIFEST = "_manifest.json"
 _VERSION = 1
-_REMEDY = "check the destination, that it can be reached, and the rights of the keys in this environment"
 _DAY = timedelta(days=1)
 
 
@@ -144,7 +143,7 @@ def export_by_day(
         StoreError: the place cannot be read or written, or what stands there was written by another program.
         TestbenchError: another process of this machine writes there.
     """
-    place = Place(where, _REMEDY)
+    place = Place(where)
     with place.alone(f"another process exports to {place.shown}; wait for it"):
         return _Export(documents, place, _read_manifest(place), now or datetime.now(UTC)).run(since)
 

@@ -176,6 +176,12 @@ def test_what_came_late_is_not_lost(facts: Facts, tmp_path: Path) -> None:
     assert len(export_by_day(documents, out, LAST, now=later + timedelta(minutes=1)).files) == 0, (
         "nothing new"
     )
+    night = datetime(2026, 3, 13, 2, tzinfo=UTC)
+    export_by_day(documents, out, LAST, now=night)
+    facts.attempt(task, 121, Fault.OK, datetime(2026, 3, 12, 23, tzinfo=UTC))
+    done = export_by_day(documents, out, LAST, now=night + timedelta(hours=1))
+    assert list(done.files) == [str(out / "attempts/day=2026-03-12/attempts.parquet")], "a day that was over"
+    read_back(facts, out)
 
 
 def test_a_later_beginning_leaves_no_gap(facts: Facts, tmp_path: Path) -> None:

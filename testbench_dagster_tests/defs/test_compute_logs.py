@@ -17,7 +17,7 @@ ROOT = Path(testbench_dagster.__file__).parents[1]
 def documented() -> str:
     """The lines for `dagster.yaml`."""
     text = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    [found] = re.findall(r"^```yaml\n(# dagster\.yaml: compute logs in S3\n.*?)^```$", text, re.M | re.S)
+    [found] = re.findall(r"^```text\n(# dagster\.yaml: compute logs in S3\n.*?)^```$", text, re.M | re.S)
     return str(found)
 
 

@@ -15,13 +15,16 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from testbench_dagster.board.published import render_page
 from testbench_dagster.config import load_config
+from testbench_dagster.config.settings import AutomationSettings
 from testbench_dagster.core.records.prompts import EpochRecord
+from testbench_dagster.defs.summaries.assets import leaderboard_asset
 from testbench_dagster.stages.check import findings
 from testbench_dagster.stages.publish.publish import Published, publish, published_folder
 from testbench_dagster.stages.rank import leaderboard
@@ -122,6 +125,20 @@ def test_a_place_that_fails_is_told_and_gets_the_next_ranking(
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
     forget_filesystems()
     stands_there(publish(workspace, render_page), workspace, url)
+
+
+@pytest.mark.slow(minutes=0.2)
+def test_the_asset_goes_well_where_its_place_does_not(
+    here: Callable[[str], Workspace], s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = here(f"{s3_bucket}/site")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    forget_filesystems()
+    done = dg.materialize([leaderboard_asset(AutomationSettings())], resources={"workspace": workspace})
+    assert done.success
+    [ranked] = done.asset_materializations_for_node("leaderboard")
+    assert "Could not connect" in str(ranked.metadata["published to"].value)
+    assert "suppliers" in ranked.metadata
 
 
 @contextmanager

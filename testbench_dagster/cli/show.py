@@ -171,7 +171,9 @@ def export(
         _export_by_day(config, dest, since)
         return
     if out is None:
-        raise click.UsageError("say where to: DEST for files by day, or --out for files of what is known now")
+        raise click.UsageError(
+            "Missing option '--out', for files of what is known now, or DEST, for facts by day"
+        )
     first = since if isinstance(since, datetime) else None  # nothing else without DEST
     with Testbench.open(config) as testbench:
         written = testbench.export(

@@ -346,7 +346,7 @@ def test_the_command_says_what_it_wrote(embedded: Facts, tmp_path: Path) -> None
     for arguments, message in (
         ((out, "--supplier", ALPHA), "of the options it takes --since alone"),
         ((out, "--out", out), "of the options it takes --since alone"),
-        ((), "say where to: DEST for files by day, or --out"),
+        ((), "Missing option '--out', for files of what is known now, or DEST"),
         ((out, "--since", "yesterday"), "'yesterday' is no time"),
         (("--since", "2026-03-09", "--out", out), "has no zone"),
         (("--since", "last", "--out", out), "'last' is no time"),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from testbench_dagster.core import arguments
 from testbench_dagster.core.applicability import is_chosen
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from testbench_dagster.relays.report import Progress
     from testbench_dagster.stages.dispute.bundle import Exported
     from testbench_dagster.stages.plan.money import MoneyOfService
+    from testbench_dagster.stages.publish.by_day import ExportedByDay
     from testbench_dagster.tasks.worker import Waiting
     from testbench_dagster.taxonomies.model import Taxonomy
 
@@ -844,6 +845,33 @@ class Testbench:
         if format == LM_EVAL_LOGS:
             return write_lm_eval_logs(self._workspace, out, known, specs, period)
         return self._parquet(out, suppliers, tasks, specs, known, period)
+
+    def export_by_day(
+        self, out: Path | str, *, since: datetime | date | Literal["last"] | None = None
+    ) -> ExportedByDay:
+        """Write the facts to a file for each collection and day (UTC), or bring such files up to date.
+
+        ``attempts/day=2026-12-01/attempts.parquet`` and so on, likewise ``scores``, ``prompts``,
+        ``service_probes`` and ``changes``, as DuckDB and Polars read them: see
+        :mod:`testbench_dagster.stages.publish.by_day`.
+
+        Args:
+            out: a folder, or a URL that fsspec knows, such as ``s3://bucket/prefix``.
+            since: the first day; ``"last"`` to go on from the last export to the same place (a first one
+                writes everything): what it lacks, the days that were not over and those of facts that came
+                late are written anew; None for everything.
+
+        Raises:
+            ConfigError: an argument is of a wrong kind, or the URL holds a password.
+            StoreError: the place cannot be read or written.
+            TestbenchError: another process of this machine writes there.
+        """
+        # with pyarrow: 0.2 s
+        from testbench_dagster.stages.publish.by_day import LAST, export_by_day
+
+        now = datetime.now(UTC)
+        first = LAST if since == LAST else arguments.day_or_none("since", since, now)
+        return export_by_day(self._workspace.documents, arguments.place("out", out), first, now=now)
 
     def _parquet(
         self,

@@ -181,6 +181,28 @@ def postgres_database_uri(postgres_uri: str) -> Iterator[str]:
         yield uri
 
 
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    with server_or_skip(servers.s3_server()) as url:
+        yield url
+
+
+@pytest.fixture
+def s3_bucket(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a new bucket; the environment holds what opens it, for this process and its children."""
+    for name, value in {**servers.S3_KEYS, "AWS_ENDPOINT_URL": s3_url}.items():
+        monkeypatch.setenv(name, value)
+    forget_filesystems()
+    return f"s3://{servers.new_bucket()}"
+
+
+def forget_filesystems() -> None:
+    """Let s3fs look at the environment again, which it does once for a process."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _children(_own_environment: None) -> Iterator[None]:
     """Installations that tests open in one process use the same children of frameworks, one after another."""

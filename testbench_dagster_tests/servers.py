@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import glob
+import logging
 import os
 import pwd
 import random
@@ -275,6 +276,42 @@ def mongo_database(uri: str) -> Iterator[str]:
     yield database_uri(uri, name)
     with MongoClient(uri, serverSelectionTimeoutMS=5000) as client:
         client.drop_database(name)
+
+
+# S3 -----------------------------------------------------------------------------------------------------
+
+#: What reaches the server of :func:`s3_server`; its keys open nothing.
+S3_KEYS = {
+    "AWS_ACCESS_KEY_ID": "AKIAOFNOBODY",
+    "AWS_SECRET_ACCESS_KEY": "secret-of-nobody",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[str]:
+    """Yield the URL of an S3 server (moto's, over HTTP); raises :class:`ServerMissing`."""
+    try:
+        from moto.server import ThreadedMotoServer
+    except ImportError as error:
+        raise ServerMissing(f"no moto[server]: {error}") from None
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for every request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+def new_bucket() -> str:
+    """Make a bucket on the server that the environment names, and return its name."""
+    import boto3
+
+    name = f"tb-{secrets.token_hex(6)}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return name
 
 
 # PostgreSQL ---------------------------------------------------------------------------------------------

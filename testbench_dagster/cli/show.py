@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -16,6 +18,7 @@ from testbench_dagster.core.task import SIGNATURES
 from testbench_dagster.core.window import GROUP, WINDOW_VIEWS, Window
 from testbench_dagster.core.wording import counted
 
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
 #: Cut suppliers of which a table is followed by the reason.
 _CUTS_TOLD = 10
 
@@ -95,9 +98,29 @@ class _Instant(click.ParamType[datetime]):
         return instant
 
 
+class _Since(click.ParamType[date | Literal["last"]]):
+    """An instant; with a destination also a day, or that of the last export there."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> date | Literal["last"]:
+        if ctx is not None and isinstance(ctx.params.get("dest"), str):
+            if value == "last":
+                return "last"
+            if _DAY.fullmatch(value):
+                with suppress(ValueError):
+                    return date.fromisoformat(value)
+        return _Instant().convert(value, param, ctx)
+
+
 @click.command(short_help="Write files for analysts and other tools")
+@click.argument("dest", required=False, is_eager=True)
 @click.option(
-    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write to."
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for one file of each kind.",
 )
 @click.option(
     "--supplier", "suppliers", multiple=True, metavar="KEY", help="Only this supplier (repeatable)."
@@ -112,20 +135,29 @@ class _Instant(click.ParamType[datetime]):
     help="What to write.",
 )
 @click.option(
-    "--since", type=_Instant(), metavar="TIME", help="Only answers from then on (ISO 8601 with a zone)."
+    "--since",
+    type=_Since(),
+    metavar="TIME",
+    help="Only answers from then on (ISO 8601 with a zone); with DEST the first day, or `last` to go on from "
+    "the last export to DEST.",
 )
 @click.option("--until", type=_Instant(), metavar="TIME", help="Only answers before.")
 @click.pass_obj
 def export(
     config: str | None,
-    out: Path,
+    dest: str | None,
+    out: Path | None,
     suppliers: tuple[str, ...],
     tasks: tuple[str, ...],
     format_: str,
-    since: datetime | None,
+    since: date | Literal["last"] | None,
     until: datetime | None,
 ) -> None:
     """Write files for analysts and other tools.
+
+    With DEST, a folder or a URL such as s3://bucket/prefix: parquet of the facts by day
+    (attempts/day=2026-12-01/attempts.parquet), which `--since last` keeps up to date. With `--out`, files of
+    what is known now:
 
     `parquet`: prompts, attempts, scores, windows, answers, item matrix, ranking. `inspect`: a log per
     supplier and task that Inspect View opens. `lm-eval`: results and samples as `lm_eval --log_samples`
@@ -133,11 +165,32 @@ def export(
     """
     # a tenth less time: what an export makes goes with its batch, and is nothing to look for among the rest
     gc.set_threshold(50_000, 20, 20)
+    if dest is not None:
+        if out is not None or suppliers or tasks or until is not None or format_ != PARQUET:
+            raise click.UsageError("DEST gets the facts of all by day: of the options it takes --since alone")
+        _export_by_day(config, dest, since)
+        return
+    if out is None:
+        raise click.UsageError(
+            "Missing option '--out', for files of what is known now, or DEST, for facts by day"
+        )
+    first = since if isinstance(since, datetime) else None  # nothing else without DEST
     with Testbench.open(config) as testbench:
         written = testbench.export(
-            out, suppliers or None, tasks or None, format=format_, since=since, until=until
+            out, suppliers or None, tasks or None, format=format_, since=first, until=until
         )
     for path, rows in written.items():
         click.echo(f"{path}  {counted(rows, 'row')}")
     if not written:
         note("There is nothing to write: no doc of these suppliers and tasks was asked then.")
+
+
+def _export_by_day(config: str | None, dest: str, since: date | Literal["last"] | None) -> None:
+    with Testbench.open(config) as testbench:
+        done = testbench.export_by_day(dest, since=since)
+    for path, rows in done.files.items():
+        click.echo(f"{path}  {counted(rows, 'row')}")
+    for path, rows in done.kept.items():
+        note(f"kept as it was: {path}  {counted(rows, 'row')}; the store has fewer, as after retention")
+    if not done.files:
+        note("There is nothing to write: no fact of these days is stored.")

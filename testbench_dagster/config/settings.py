@@ -28,6 +28,7 @@ from testbench_dagster.core.applicability import Patterns
 from testbench_dagster.core.errors import TaskError
 from testbench_dagster.core.frameworks import COMMON_KEYS, framework_plug
 from testbench_dagster.core.pace import Pace
+from testbench_dagster.core.places import place_problem
 from testbench_dagster.core.price import Price, in_micros
 from testbench_dagster.core.rules import PlanningRule, PlanningSettings, Strict
 from testbench_dagster.core.sampling import SampleRule
@@ -492,10 +493,18 @@ class Settings(Strict):
     board: BoardSettings = BoardSettings()
     service_probes: ServiceProbeSettings = ServiceProbeSettings()
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
+    publish: str | None = None
     task_paths: list[str] = Field(default_factory=list)
     choices_on_chat: bool = False
     allow_code_execution: Annotated[bool, BeforeValidator(_allowed)] = False
     simulation: bool = False
+
+    @field_validator("publish")
+    @classmethod
+    def _place(cls, value: str | None) -> str | None:
+        if value is not None and (problem := place_problem(value)):
+            raise ValueError(problem)
+        return value
 
     @property
     def reference_keys(self) -> tuple[str, ...]:

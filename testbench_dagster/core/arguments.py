@@ -16,6 +16,7 @@ from pathlib import Path
 
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.period import Period
+from testbench_dagster.core.places import is_url, place_problem
 
 
 def selection(name: str, given: object) -> tuple[str, ...] | None:
@@ -181,6 +182,16 @@ def path(name: str, given: object) -> Path:
         if isinstance(named, str) and named and "\0" not in named:
             return Path(named)
     raise ConfigError(f"{name} is {_shown(given)}; give a path")
+
+
+def place(name: str, given: object) -> str:
+    """The path or URL of a folder for files. Raises ConfigError: it is none, or a URL with a password."""
+    text = str(path(name, given)) if isinstance(given, os.PathLike) else given
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ConfigError(f"{name} is {_shown(given)}; give a path, or a URL such as s3://bucket/prefix")
+    if is_url(text) and (problem := place_problem(text)):
+        raise ConfigError(f"{name}: {problem}")
+    return text
 
 
 def file(name: str, given: object) -> Path:

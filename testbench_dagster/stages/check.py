@@ -12,6 +12,7 @@ from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.frameworks import framework_plug
 from testbench_dagster.core.prompt import Registered
+from testbench_dagster.core.records.prompts import EpochStart
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MEAN, TaskFlags
@@ -33,9 +34,11 @@ from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.places import Place
 from testbench_dagster.taxonomies.model import is_placeholder
 from testbench_dagster.transports.registry import check_service
 
+_TOLD = 3  # tasks named
 _DOCS_TRIED = 3  # of which prompts are built, to see whether the templates work
 
 
@@ -76,6 +79,9 @@ def findings(
     yield from statement_findings(workspace)
     if of_dagster is not None:
         yield from of_dagster(config)
+    yield from _shared_findings(workspace)
+    if config.settings.publish is not None:
+        yield _place_finding(config.settings.publish)
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     if config.settings.allow_code_execution:
@@ -121,6 +127,41 @@ def _clock_findings(workspace: Workspace) -> Iterator[Finding]:
         return
     if told is not None:
         yield Finding("clock", told, ok=False, warning=True)
+
+
+def _shared_findings(workspace: Workspace) -> Iterator[Finding]:
+    """Whether all hosts share both stores, or this one shows no score of what others measured."""
+    if not workspace.config.mongo_uri or workspace.config.postgres_uri:
+        return
+    try:
+        lacking = [
+            spec.name
+            for spec in workspace.specs
+            if workspace.datasets.current(spec.name) is None
+            and next(typed.find(workspace.documents, EpochStart, {"task": spec.name}, limit=1), None)
+        ]
+    except StoreError:  # said before
+        return
+    if lacking:
+        more = f" and {len(lacking) - _TOLD} more" if len(lacking) > _TOLD else ""
+        yield Finding(
+            "stores",
+            f"MongoDB has epochs of {', '.join(lacking[:_TOLD])}{more}, whose data the datasets of this "
+            "machine lack: their scores are not shown here, and would be measured by data of its own; set "
+            "TESTBENCH_POSTGRES_URI to the dataset store that all hosts share",
+            ok=False,
+            warning=True,
+        )
+
+
+def _place_finding(url: str) -> Finding:
+    """Whether what is published elsewhere gets there; nothing is written."""
+    place = Place(url)
+    try:
+        place.look()
+    except StoreError as error:
+        return Finding("publish", str(error), ok=False)
+    return Finding("publish", place.shown)
 
 
 def _code_finding() -> Finding:

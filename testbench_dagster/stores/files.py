@@ -83,8 +83,9 @@ def whole_file(path: Path, remedy: str = ANOTHER_OUT) -> Iterator[Path]:
     Raises:
         StoreError: it cannot be written.
     """
-    # two processes may write the same file: each its own, and the last to finish wins whole
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}.partial")
+    # two processes may write the same file: each its own, and the last to finish wins whole. Hidden, for who
+    # reads a folder of parquet takes every other file
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}.partial")
     with writing(path, remedy):
         try:
             yield partial

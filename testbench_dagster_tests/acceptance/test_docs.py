@@ -34,6 +34,7 @@ from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.dispute.bundle import Exported
 from testbench_dagster.stages.identify.identify import IdentityReport, refresh_identity
 from testbench_dagster.stages.identify.views import identity_rows
+from testbench_dagster.stages.publish.by_day import ExportedByDay
 from testbench_dagster.stages.read.supplier import SupplierPage
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ALL
@@ -318,6 +319,7 @@ RESULTS = {
         Outcome,
         IdentityReport,
         Exported,
+        ExportedByDay,
         Answers,
         Doc,
         SupplierPage,

@@ -24,7 +24,12 @@ UNSCORABLE = "unscorable: "
     "scores",
     one_per="answer and filter",
     kind=FACT,
-    indexes=(("answer_id",), ("supplier", "task", "answered_at"), ("answered_at",)),
+    indexes=(
+        ("answer_id",),
+        ("supplier", "task", "answered_at"),
+        ("answered_at",),
+        ("scored_at", "answered_at"),
+    ),
     shard_key=("supplier", "_id"),
 )
 class ScoreRecord(Record):
@@ -70,7 +75,7 @@ class ScoreRecord(Record):
     latency_ms: float = content("sum of their latencies, in milliseconds")
     prompt_tokens: int | None = content("sum of their prompt tokens")
     completion_tokens: int | None = content("sum of their completion tokens")
-    scored_at: datetime = content("when it was scored")
+    scored_at: datetime = queryable("when it was scored")
 
 
 @record(
@@ -309,4 +314,12 @@ class ScoredAnswers(NamedTuple):
     task_hash: str
     scorer_version: str
     filter: str
+    n: int
+
+
+@counted(ScoreRecord, hourly=["answered_at"])
+class ScoresOfHour(NamedTuple):
+    """Scores by the hour in which their answers came."""
+
+    answered_at: datetime
     n: int

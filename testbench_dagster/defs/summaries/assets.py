@@ -155,17 +155,19 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
             ),
             writes={
                 LeaderboardRecord.collection.name: "one per taxonomy, and the files in "
-                "TESTBENCH_HOME/published",
+                "TESTBENCH_HOME/published and where `publish` says",
                 GroupScoresRecord.collection.name: "one per group of tasks",
             },
         ),
     )
-    def leaderboard(workspace: dg.ResourceParam[Workspace]) -> dg.MaterializeResult[Any]:
+    def leaderboard(
+        context: dg.AssetExecutionContext, workspace: dg.ResourceParam[Workspace]
+    ) -> dg.MaterializeResult[Any]:
         """All suppliers ranked by taxonomy, with intervals and ties; published as a page and as feeds.
 
         As of one instant, which the metadata shows: every window, summary and sample is read for it.
         """
-        return _ranking(workspace)
+        return _ranking(context, workspace)
 
     return leaderboard
 
@@ -211,11 +213,13 @@ def supplier_snapshots_asset(first_day: date) -> dg.AssetsDefinition:
     return supplier_snapshots
 
 
-def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:
+def _ranking(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult[Any]:
     # with Jinja2: 40 ms
     from testbench_dagster.board.published import render_page
 
     published = publish(workspace, render_page)
+    if published.problem:
+        context.log.warning(f"not published: {published.problem}")
     entries = published.board.entries
     first = [e for e in entries if e.taxonomy == entries[0].taxonomy] if entries else []
     note = SIMULATION if any(e.simulation for e in entries) else ""
@@ -239,6 +243,7 @@ def _ranking(workspace: Workspace) -> dg.MaterializeResult[Any]:
                 note,
             ),
             "published": _published_table(published),
+            **({} if published.place is None else {"published to": published.problem or published.place}),
             **{f"file {path.name}": dg.MetadataValue.path(path) for path in published.files},
             **set_aside_metadata(published.board.set_aside),
             **ability_heatmaps(workspace, published.board),

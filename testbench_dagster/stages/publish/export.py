@@ -314,10 +314,23 @@ def _write(
     remedy: str = ANOTHER_OUT,
 ) -> int:
     """Write one file; it takes its name when it is complete."""
+    with whole_file(path, remedy) as partial:
+        return _write_rows(partial, schema, rows, batch_rows or _BATCH)
+
+
+def write_documents(path: Path, of: type[Record], documents: Iterable[Mapping[str, Any]]) -> int:
+    """Write documents of a collection to a file of its columns; return how many. Few are in memory at once.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    return _write_rows(path, _schema(of), documents, _BATCH)
+
+
+def _write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]], batch_rows: int) -> int:
     count = 0
-    source: Iterator[Mapping[str, Any]] = iter(rows)
-    with whole_file(path, remedy) as partial, pq.ParquetWriter(partial, schema) as writer:
-        for group in _row_groups(source, schema, batch_rows or _BATCH):
+    with pq.ParquetWriter(path, schema) as writer:
+        for group in _row_groups(iter(rows), schema, batch_rows):
             writer.write_table(group)
             count += group.num_rows
     return count

@@ -1,24 +1,31 @@
-"""Files that show the newest leaderboard, in ``<TESTBENCH_HOME>/published``.
+"""Files that show the newest leaderboard, in ``<TESTBENCH_HOME>/published`` and where ``publish`` says.
 
 ``leaderboard.html``, ``feed.json``, ``feed.prom`` and ``item_matrix.parquet``. Each takes its name when it is
-complete, so a web server or a Prometheus textfile collector may read them at any time.
+complete, so a web server or a Prometheus textfile collector may read them at any time. Files are replaced one
+by one, each whole; every one says as of when it was made.
+
+What is published elsewhere is a copy: a place that cannot be reached keeps no ranking from being made, and
+gets the newest files from the next one.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.wording import counted
 from testbench_dagster.ranking.entry import Board
 from testbench_dagster.ranking.feeds import render_json, render_prometheus
 from testbench_dagster.stages.rank import make_board, store_board
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.files import create_folder, writing
+from testbench_dagster.stores.places import Place
 
 #: Suppliers × tasks up to which the item matrix is published with every leaderboard: it reads every sample.
 #: Beyond, ``testbench export`` makes it when somebody wants it.
@@ -28,11 +35,16 @@ _REMEDY = "let this user write the folder, or set TESTBENCH_HOME to another one"
 
 @dataclass(frozen=True)
 class Published:
-    """The board, the files written and their sizes in bytes, and why a file was not written."""
+    """The board, the files written and their sizes in bytes, and why a file was not written.
+
+    ``place`` is where else they were to be, None where nowhere; ``problem`` is why they are not there.
+    """
 
     board: Board
     files: Mapping[Path, int]
     left_out: Mapping[str, str]
+    place: str | None = None
+    problem: str | None = None
 
 
 def publish(
@@ -48,7 +60,7 @@ def publish(
     instant, ``now`` (the present by default), and of the suppliers on the board.
 
     Raises:
-        StoreError: a file cannot be written.
+        StoreError: a file of this machine cannot be written.
     """
     # with pyarrow: 0.2 s
     from testbench_dagster.stages.publish.export import write_item_matrix
@@ -79,7 +91,27 @@ def publish(
         left_out[matrix.name] = (
             f"{counted(pairs, 'supplier')} × tasks, more than {max_pairs}: testbench export writes it"
         )
-    return Published(board, files, left_out)
+    place, problem = _copied(workspace, files, left_out)
+    return Published(board, files, left_out, place, problem)
+
+
+def _copied(
+    workspace: Workspace, files: Iterable[Path], left_out: Iterable[str]
+) -> tuple[str | None, str | None]:
+    """Copy the files to the configured place; where that is, and why they did not all arrive."""
+    url = workspace.config.settings.publish
+    if url is None:
+        return None, None
+    place = Place(url)
+    try:
+        for path in files:
+            with place.writing(path.name) as copy:
+                shutil.copyfile(path, copy)
+        for name in left_out:
+            place.remove(name)
+    except StoreError as error:
+        return place.shown, f"{error}; the next ranking publishes again"
+    return place.shown, None
 
 
 def published_folder(workspace: Workspace) -> Path:

@@ -41,9 +41,24 @@ def declared(
     return documents.find(of.collection, where, fields=["_id", *of.collection.fields])
 
 
-def whole(documents: DocumentStore, of: type[Record], where: Where | None = None) -> Iterator[Document]:
+def whole(
+    documents: DocumentStore,
+    of: type[Record],
+    where: Where | None = None,
+    *,
+    sort: Sequence[tuple[str, int]] = (),
+) -> Iterator[Document]:
     """Stream the matching documents of a collection as they are stored, for files that people read."""
-    return documents.find(of.collection, where)
+    return documents.find(of.collection, where, sort=sort)
+
+
+def least(documents: DocumentStore, of: type[Record], field: str, where: Where | None = None) -> Any:
+    """The least value of a queryable field among the matching records, None where there is none.
+
+    One record is read, where the filter and an index begin with the field.
+    """
+    found = documents.rows(of.collection, [field], where, sort=[(field, 1)], limit=1)
+    return next((value for (value,) in found), None)
 
 
 def get(documents: DocumentStore, of: type[T], id_: str) -> T | None:

@@ -1,0 +1,217 @@
+"""Folders for files, on this machine or wherever fsspec reaches: S3 and, by packages of their own, others.
+
+Whoever reads a file while it is replaced sees the old one or the new one, whole. On this machine, and where
+files can be renamed, it is written under another name first; stores of objects (S3, Google Cloud, Azure) show
+an object when all of it has arrived. Keys come from the environment or the machine's role, as the package for
+a protocol reads them, and never stand in a message.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from testbench_dagster.core.errors import ConfigError, StoreError, TestbenchError
+from testbench_dagster.core.places import LOCAL, is_url, place_problem, protocol_of
+from testbench_dagster.core.text import escaped
+from testbench_dagster.stores.files import alone, whole_file, writing
+
+#: Protocols of stores that show an object when it is complete, and have no cheap way to rename one.
+_OBJECTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss"})
+_S3 = frozenset({"s3", "s3a"})
+#: A store that does not answer is given up within a minute, not after the ten that are botocore's default.
+_S3_PATIENCE = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}
+#: What variables are called whose values no message may hold.
+_SECRET_NAMES = ("KEY", "SECRET", "TOKEN", "PASSWORD", "CREDENTIAL", "CONNECTION_STRING")
+_LEAST_SECRET = 6  # characters: shorter values are words of any message
+_REASON = 300  # characters of what a store says
+_REMEDY = "check the place, that it can be reached, and the rights of the keys in this environment"
+_REMEDY_HERE = "let this user write there, with room for it, or choose another place"
+
+
+class Place:
+    """A folder for files by its path or URL; nothing is looked up before the first use.
+
+    ``shown`` is how it may be shown; ``local`` is the folder, None of what is elsewhere.
+
+    Raises:
+        ConfigError: it is a URL that names no place, or holds a password.
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        text = os.fspath(where)
+        if is_url(text) and (problem := place_problem(text)):
+            raise ConfigError(problem)
+        self._protocol = protocol_of(text) if is_url(text) else "file"
+        self.local: Path | None = None
+        if self._protocol in LOCAL:
+            self.local = Path(text.rpartition("://")[2]).absolute()
+        self._remedy = _REMEDY if self.local is None else _REMEDY_HERE
+        self.shown = text.rstrip("/") if self.local is None else str(self.local)
+
+    def file(self, name: str) -> str:
+        """How a file in it is shown."""
+        return f"{self.shown}/{name}"
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """A file of this machine to write while this lasts; then it stands whole in the place.
+
+        Nothing is replaced where the block raises. ``name`` may have folders in it, which are made.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if self.local is not None:
+            path = self.local / name
+            with writing(path, self._remedy):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(path, self._remedy) as partial:
+                yield partial
+            return
+        with tempfile.TemporaryDirectory(prefix="testbench-") as folder:
+            partial = Path(folder, PurePosixPath(name).name)
+            with writing(partial, "let TMPDIR name a folder with room for it"):
+                yield partial
+            with self._telling("write", name):
+                self._put(partial, name)
+
+    def read(self, name: str) -> bytes | None:
+        """A file's bytes; None where it is not there. Raises StoreError: it cannot be read."""
+        found: bytes | None = None
+        with self._telling("read", name), suppress(FileNotFoundError):
+            if self.local is not None:
+                found = (self.local / name).read_bytes()
+            else:
+                found = self._files.cat_file(self._at(name))
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there. Raises StoreError: it cannot be removed."""
+        with self._telling("remove", name), suppress(FileNotFoundError):
+            if self.local is not None:
+                (self.local / name).unlink()
+            else:
+                self._files.rm_file(self._at(name))
+
+    def look(self) -> None:
+        """Look whether it can be reached; that it is not there yet is fine, where writing makes it.
+
+        Raises:
+            StoreError: it cannot be reached, or its bucket is not there.
+        """
+        with self._telling("read", ""):
+            if self.local is not None:
+                with suppress(FileNotFoundError):
+                    next(self.local.iterdir(), None)
+                return
+            if self._protocol in _OBJECTS:
+                self._files.ls(self._root.partition("/")[0], refresh=True)
+            else:
+                self._files.exists(self._root)
+
+    @contextmanager
+    def alone(self, otherwise: str) -> Iterator[None]:
+        """While this lasts no other process of this machine is in here, where the place is a folder of it.
+
+        Leftovers of writers that were killed are the caller's to remove (:meth:`clear`).
+
+        Raises:
+            StoreError: the place cannot be written.
+            TestbenchError: another process is in here; with ``otherwise``.
+        """
+        if self.local is None:
+            yield
+            return
+        with writing(self.local, self._remedy):
+            self.local.mkdir(parents=True, exist_ok=True)
+        with alone(self.local / ".lock", otherwise):
+            yield
+
+    def clear(self, name: str) -> None:
+        """Remove what killed writers of a file left beside it; only while nobody else may write it."""
+        if self.local is not None:
+            path = self.local / name
+            for left in path.parent.glob(f".{path.stem}.*{path.suffix}.partial"):
+                left.unlink(missing_ok=True)
+
+    # -- elsewhere -----------------------------------------------------------------------------------------
+
+    def _at(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    @property
+    def _files(self) -> Any:
+        return self._opened[0]
+
+    @property
+    def _root(self) -> str:
+        return str(self._opened[1])
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        """The filesystem, and the place in it."""
+        # 0.05 s
+        import fsspec
+
+        options: dict[str, Any] = {"config_kwargs": _S3_PATIENCE} if self._protocol in _S3 else {}
+        try:
+            fsspec.get_filesystem_class(self._protocol)
+        except ImportError as error:
+            extra = "; pip install 'testbench_dagster[s3]'" if self._protocol in _S3 else ""
+            raise StoreError(
+                f"{self.shown} needs a package that is not installed: {_reason(error)}{extra}"
+            ) from None
+        except ValueError:
+            raise StoreError(
+                f"{self.shown}: fsspec knows no protocol {self._protocol!r}; use one that it knows, such as "
+                "s3, gs, az or file"
+            ) from None
+        files, root = fsspec.core.url_to_fs(self.shown, **options)
+        return files, root
+
+    def _put(self, local: Path, name: str) -> None:
+        at = self._at(name)
+        if self._protocol in _OBJECTS:
+            self._files.put_file(str(local), at)
+            return
+        folder, _, last = at.rpartition("/")
+        self._files.makedirs(folder, exist_ok=True)
+        partial = f"{folder}/.{last}.{secrets.token_hex(4)}.partial"
+        try:
+            self._files.put_file(str(local), partial)
+            self._files.mv(partial, at)
+        finally:
+            if self._files.exists(partial):
+                self._files.rm_file(partial)
+
+    @contextmanager
+    def _telling(self, what: str, name: str) -> Iterator[None]:
+        """What the store has against it becomes one line; each package has exceptions of its own."""
+        try:
+            yield
+        except TestbenchError:
+            raise
+        except FileNotFoundError:
+            raise StoreError(self._message(what, name, "it is not there")) from None
+        except Exception as error:
+            raise StoreError(self._message(what, name, _reason(error))) from None
+
+    def _message(self, what: str, name: str, reason: str) -> str:
+        return f"cannot {what} {self.file(name) if name else self.shown}: {reason}; {self._remedy}"
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, in one line, without the values of variables that hold keys."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = " ".join(str(said).split())
+    for name, value in os.environ.items():
+        if len(value) >= _LEAST_SECRET and any(part in name.upper() for part in _SECRET_NAMES):
+            text = text.replace(value, "***")
+    return escaped(text.rstrip("."), _REASON)

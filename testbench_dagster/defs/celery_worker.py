@@ -21,10 +21,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+import dagster_postgres  # noqa: F401 - what every run needs is imported once for all: half of a short run's CPU
+import matplotlib.figure  # noqa: F401
+import numpy  # noqa: F401
+import pymongo  # noqa: F401
+import scipy.stats  # noqa: F401
 from celery import Celery, Task
 from dagster_celery.tasks import create_execute_job_task
 
-import testbench_dagster.defs.build  # noqa: F401 - what every run needs, imported once for all of them
+import testbench_dagster.defs.build  # noqa: F401
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.defs.celery_launcher import TestbenchCeleryLauncher
 from testbench_dagster.defs.dagster_internals import ExecuteRunArgs, InstanceRef, unpack_value
@@ -64,7 +69,9 @@ def ending_when_asked(run_id: str, look_s: float = _LOOK_S) -> Iterator[None]:
                     if asked_to_end(instance, run_id) and not ended.is_set():
                         os.kill(os.getpid(), signal.SIGTERM)
                         return
-                except Exception as error:  # Dagster's storage is away: the run notices that, or is done before
+                except (
+                    Exception
+                ) as error:  # Dagster's storage is away: the run notices that, or is done before
                     _log.warning("whether run %s was asked to end cannot be seen: %s", run_id, error)
 
     thread = threading.Thread(target=look, name=f"testbench-ending-{run_id}", daemon=True)
@@ -102,7 +109,8 @@ def worker_app() -> Celery:
             f"run_launcher of {home}/dagster.yaml is {type(launcher).__name__}; "
             "take deploy/celery/dagster.yaml there"
         )
-    create_execute_job_task(launcher.celery, base=RunTask, shared=False)
+    options: dict[str, Any] = {"base": RunTask, "shared": False}
+    create_execute_job_task(launcher.celery, **options)
     return launcher.celery
 
 

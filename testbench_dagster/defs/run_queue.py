@@ -1,14 +1,14 @@
 """Dagster's run queue, with limits that hold for runs of every origin.
 
-Dagster bounds how many runs of a kind go at a time by a tag (`tag_concurrency_limits`). Our jobs carry it; runs
-that people start from an asset's page, and those of backfills from the UI, are of Dagster's own job and carry
-none: they get it here, when they are queued.
+Dagster bounds how many runs of a kind go at a time by a tag (`tag_concurrency_limits`). Our jobs carry it;
+runs that people start from an asset's page, and those of backfills from the UI, are of Dagster's own job and
+carry none: they get it here, when they are queued.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import dagster as dg
 from dagster import Field, IntSource
@@ -42,7 +42,8 @@ class TestbenchRunQueue(dg.QueuedRunCoordinator):
     @classmethod
     def config_type(cls) -> Any:
         """Dagster's own settings, and ``evaluations``."""
-        return {**super().config_type(), "evaluations": Field(IntSource, is_required=False)}
+        own = {"evaluations": Field(IntSource, is_required=False)}
+        return {**cast(dict[str, Any], super().config_type()), **own}
 
     @classmethod
     def from_config_value(

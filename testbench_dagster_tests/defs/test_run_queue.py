@@ -1,4 +1,4 @@
-"""Limits hold for runs of every origin: a run that relays is tagged when it is queued, whoever asked for it."""
+"""Limits hold for runs of every origin: a run that relays is tagged when it is queued, whoever asked."""
 
 from __future__ import annotations
 
@@ -78,4 +78,3 @@ def test_limits_of_the_settings_hold_beside_it(instance: dg.DagsterInstance) -> 
     wanted = INSTANCE_SETTINGS["concurrency"]["runs"]
     assert limits.max_concurrent_runs == wanted["max_concurrent_runs"]
     assert list(limits.tag_concurrency_limits) == wanted["tag_concurrency_limits"]
-

@@ -1,4 +1,4 @@
-"""An installation on Celery: a control host and workers on hosts of their own, from the files of deploy/celery."""
+"""An installation on Celery: a control host, and workers on others; from the files of deploy/celery."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ from testbench_dagster_tests.servers import (
 
 NAMES = ("host-a", "host-b")
 CONTROL = "control"
+_FORCE = """
+mutation Force($id: String!) {
+  terminateRun(runId: $id, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename }
+}
+"""
 
 
 @dataclass
@@ -124,7 +129,9 @@ class Cluster(Platform):
         """Start the worker of a host."""
         assert self.workers_at is not None
         folder = self.base / name
-        environment = {k: v.replace(str(self.base / CONTROL), str(folder)) for k, v in self.environment.items()}
+        environment = {
+            k: v.replace(str(self.base / CONTROL), str(folder)) for k, v in self.environment.items()
+        }
         program = units.command("testbench-worker", folder, environment)
         return self.workers_at.start(name, program, _surroundings() | environment)
 
@@ -195,6 +202,11 @@ class Cluster(Platform):
                 for run_id in run_ids
             }
 
+    def force_end(self, run_id: str) -> None:
+        """Cancel a run that waits for a worker, as the UI offers for such a run and nothing else."""
+        answer = self.graphql(_FORCE, id=run_id)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
     def at_work(self) -> list[dict[str, Any]]:
         """Runs that hold a slot."""
         return self.runs(*(status for status in UNFINISHED if status != "QUEUED"))
@@ -218,7 +230,7 @@ def cluster(
     numbers: dict[str, str],
     configuration: dict[str, Any],
 ) -> Iterator[tuple[Cluster, Redis, ReplicaSet]]:
-    """A started installation over its own Redis and MongoDB replica set, and PostgreSQL as ``servers`` says."""
+    """A started installation over its own Redis and replica set, and PostgreSQL as ``servers`` says."""
     redis, base = Redis(folder / "redis"), folder / "hosts"
     redis.folder.mkdir()
     (folder / "mongo").mkdir()

@@ -1,4 +1,4 @@
-"""Hosts for tests: network, mount, process and name of its own for each, where this machine allows namespaces.
+"""Hosts for tests: network, mounts, processes and name of its own for each, where this machine allows that.
 
 Where it does not (no root, a container without the right), a host is plain processes with folders of their
 own; what such a test cannot tell is whether one host reads the other's files.

@@ -81,7 +81,9 @@ def test_variables_are_set_and_read() -> None:
 def test_systemd_takes_the_unit(unit: str, tmp_path: Path) -> None:
     found = units.settings(unit)
     worker = units.settings("testbench-worker")
-    assert {key: found[f"Service.{key}"] for key in SHARED} == {key: worker[f"Service.{key}"] for key in SHARED}
+    assert {key: found[f"Service.{key}"] for key in SHARED} == {
+        key: worker[f"Service.{key}"] for key in SHARED
+    }
     (program, *_) = units.command(unit, tmp_path, units.environment_file())
     assert os.access(program, os.X_OK)
     if shutil.which("systemd-analyze") is None:

@@ -1,7 +1,8 @@
-"""Two hosts of workers, a control host, Redis, PostgreSQL and a MongoDB replica set: one platform for all, in order.
+"""Two hosts of workers, a control host, Redis, PostgreSQL and a MongoDB replica set: one platform for all.
 
-Everything is started from the files of deploy/celery. Hosts are network, mount, process and name spaces where
-this machine allows them, else plain processes with folders of their own: the first test says which.
+Tests go in order. Everything is started from the files of deploy/celery. Hosts are network, mount, process
+and name spaces where this machine allows them, else plain processes with folders of their own: the first test
+says which. Belongs here: whatever needs a second host.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from testbench_dagster_tests.operations.evidence import (
     docs_scored,
     lost_requests,
 )
-from testbench_dagster_tests.operations.harness import DAY, UNFINISHED, wait_until
+from testbench_dagster_tests.operations.harness import UNFINISHED, wait_until
 from testbench_dagster_tests.servers import ReplicaSet, postgres_database
 
 pytestmark = pytest.mark.slow(minutes=5)
@@ -218,7 +219,7 @@ def test_redis_is_restarted_with_a_full_queue(running: Running) -> None:
                 WITHIN_S,
             )
         )
-        made.terminate(canceled)
+        made.force_end(canceled)
         assert running.ended(canceled) == "CANCELED", "no worker has begun it"
         running.redis.stop()
         running.redis.start()

@@ -48,8 +48,8 @@ def moved(text: str, folder: Path) -> str:
 def install(folder: Path, values: Mapping[str, str]) -> dict[str, str]:
     """Make a host below a folder as the README says; return the environment of its services.
 
-    ``values`` stand for those of testbench.env that name servers, addresses and numbers; what they do not name
-    stays as it is there, and they name nothing else.
+    ``values`` stand for those of testbench.env that name servers, addresses and numbers; what they do not
+    name stays as it is there, and they name nothing else.
     """
     (folder / "etc").mkdir(parents=True)
     (folder / "var" / "dagster").mkdir(parents=True)

@@ -5,8 +5,8 @@ Dagster's launcher for Celery has three gaps, which this closes:
 - *Terminate* tells the worker to end the process and tells Dagster nothing: the run ended FAILURE, was told
   of to the webhook, and could be started again. Here the run is *canceling* first, and one that has not begun
   is canceled at once (the UI offers to force that): its message, when a worker takes it, comes to nothing.
-  What runs notices by itself (:mod:`.celery_worker`), so no broadcast can be missed. Where the worker is dead,
-  the sensor `lost_runs` or Dagster's monitor (`cancel_timeout_seconds`) ends it.
+  What runs notices by itself (:mod:`.celery_worker`), so no broadcast can be missed. Where the worker is
+  dead, the sensor `lost_runs` or Dagster's monitor (`cancel_timeout_seconds`) ends it.
 - A result that Redis has lost, or dropped by age, counted as a dead worker: a run at work was failed. Here
   Celery is believed when it says that a process died; whether one lives, our heartbeats know (`lost_runs`).
 - A run of ours is not resumed by another process: it would begin as a duplicate. It is started anew.

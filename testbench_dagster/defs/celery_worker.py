@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-import dagster_postgres  # noqa: F401 - what every run needs is imported once for all: half of a short run's CPU
+import dagster_postgres  # noqa: F401 - what every run needs is imported once for all: a second of CPU each
 import matplotlib.figure  # noqa: F401
 import numpy  # noqa: F401
 import pymongo  # noqa: F401

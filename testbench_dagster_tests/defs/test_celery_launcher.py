@@ -1,4 +1,4 @@
-"""Runs on Celery that are asked to end, where it needs no worker; the rest is in ../deploy/test_two_hosts.py."""
+"""Runs on Celery that are asked to end, where no worker is needed; the rest: ../deploy/test_two_hosts.py."""
 
 from __future__ import annotations
 

@@ -446,3 +446,28 @@ def _execute(connection, statement: str) -> None:
     connection.autocommit = True
     with contextlib.closing(connection), connection.cursor() as cursor:
         cursor.execute(statement)
+
+
+# Redis --------------------------------------------------------------------------------------------------
+
+
+def start_redis(folder: Path, port: int, config: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start Redis on the folder (new or used before), and wait until it listens.
+
+    ``config`` is a file of settings; without one nothing is written to disk. Raises :class:`ServerMissing`.
+    """
+    binary = shutil.which("redis-server")
+    if binary is None:
+        raise ServerMissing("no redis-server on the PATH")
+    log = folder / "redis.log"
+    show_log("redis", log)
+    command = [binary, *([str(config)] if config else ["--save", ""]), "--dir", str(folder)]
+    command += ["--bind", "127.0.0.1", "--port", str(port), "--logfile", str(log)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=ends_with_us(signal.SIGKILL),
+    )
+    wait_for_port(port, process)
+    return process

@@ -11,7 +11,9 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
 - what is kept of sensors and schedules, and how its daemon reads that (:mod:`.set_back`);
 - metadata of single partitions, all at once (:mod:`.per_partition`);
-- the queue of runs, and what the code says of itself that a run is of (:mod:`.run_queue`);
+- the run queue's limits, and what the code says of itself that a run is of (:mod:`.run_queue`);
+- how runs are launched on Celery, what their message holds, and the event by which one is asked to end
+  (:mod:`.celery_launcher`, :mod:`.celery_worker`);
 - heartbeats of daemons and the migrations that Dagster knows (:mod:`.storage_findings`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
@@ -41,6 +43,7 @@ from dagster._core.execution.context.metadata_logging import (
 )
 from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteInstigatorOrigin,
@@ -48,6 +51,7 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
+from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
 from dagster._core.scheduler.instigation import (
     InstigatorState,
     InstigatorStatus,
@@ -75,7 +79,8 @@ from dagster._daemon.asset_daemon import (
 )
 from dagster._daemon.controller import get_daemon_statuses
 from dagster._daemon.types import DaemonHeartbeat
-from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value, unpack_value
 from dagster._time import get_current_timestamp
 
 __all__ = [
@@ -91,12 +96,14 @@ __all__ = [
     "BulkActionStatus",
     "BulkActionsFilter",
     "BulkActionsTable",
+    "CheckRunHealthResult",
     "ConfigurableClass",
     "ConfigurableClassData",
     "DaemonHeartbeat",
     "DagsterSqliteStorage",
     "DagsterStorage",
     "DynamicPartitionsTable",
+    "ExecuteRunArgs",
     "InstanceRef",
     "InstigatorState",
     "InstigatorStatus",
@@ -107,6 +114,7 @@ __all__ = [
     "RemoteInstigatorOrigin",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
+    "RunQueueConfig",
     "RunTagsTable",
     "RunsTable",
     "ScheduleInstigatorData",
@@ -116,6 +124,7 @@ __all__ = [
     "SqlRunStorage",
     "SqliteEventLogStorage",
     "SubmitRunContext",
+    "WorkerStatus",
     "add_partition_metadata",
     "asset_daemon_cursor_from_instigator_serialized_cursor",
     "asset_daemon_cursor_to_instigator_serialized_cursor",
@@ -126,6 +135,7 @@ __all__ = [
     "make_new_backfill_id",
     "partition_loading_context",
     "stated_metadata",
+    "unpack_value",
 ]
 
 

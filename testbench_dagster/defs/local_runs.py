@@ -47,9 +47,13 @@ PROCESS_ENVIRONMENT = {
 
 #: The settings of `dagster.yaml`; a test keeps both alike.
 INSTANCE_SETTINGS: dict[str, Any] = {
-    "run_coordinator": {"module": "testbench_dagster.defs.run_queue", "class": "TaggingRunCoordinator"},
     "storage": {
         "custom": {"module": "testbench_dagster.defs.storage", "class": "TestbenchStorage", "config": {}}
+    },
+    "run_coordinator": {
+        "module": "testbench_dagster.defs.run_queue",
+        "class": "TestbenchRunQueue",
+        "config": {},
     },
     "concurrency": {
         "runs": {

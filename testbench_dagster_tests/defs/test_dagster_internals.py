@@ -64,6 +64,19 @@ def test_backfills_are_made_and_stored_as_we_do() -> None:
     )
 
 
+def test_runs_are_queued_and_sent_as_we_do() -> None:
+    from dagster_celery.launcher import CeleryRunLauncher
+    from dagster_celery.tasks import create_execute_job_task
+
+    changed = [
+        otherwise_called(dg.QueuedRunCoordinator.submit_run, None, None),
+        otherwise_called(CeleryRunLauncher.terminate, None, ""),
+        otherwise_called(CeleryRunLauncher.check_run_worker_health, None, None),
+        otherwise_called(create_execute_job_task, None, base=None, shared=False),
+    ]
+    assert [says("dagster", what, MODULE) for what in changed if what] == []
+
+
 def test_storages_are_made_as_we_do() -> None:
     from dagster_postgres import DagsterPostgresStorage
 

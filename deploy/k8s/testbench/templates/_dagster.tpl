@@ -9,16 +9,17 @@ storage:
     module: testbench_dagster.defs.storage
     class: TestbenchStorage
     config: {}
-concurrency:
-  runs:
+run_coordinator:
+  module: testbench_dagster.defs.run_queue
+  class: TestbenchRunQueue
+  config:
     max_concurrent_runs: {{ $runs.maxConcurrent | int }}
+    evaluations: {{ $runs.evaluations | int }}
     tag_concurrency_limits:
-      - key: testbench/kind
-        value: evaluation
-        limit: {{ $runs.evaluations | int }}
       - key: testbench/kind
         value: service_probes
         limit: {{ $runs.probes | int }}
+concurrency:
   pools:
     granularity: run
 run_launcher:
@@ -36,7 +37,7 @@ compute_logs:
   {{- end }}
 run_monitoring:
   enabled: true
-  start_timeout_seconds: {{ $runs.startTimeoutSeconds | int }}
+  start_timeout_seconds: {{ ternary (max $runs.startTimeoutSeconds 3600) $runs.startTimeoutSeconds (eq .Values.launcher "celery") | int }}
   cancel_timeout_seconds: {{ $runs.cancelTimeoutSeconds | int }}
   max_runtime_seconds: {{ $runs.maxRuntimeSeconds | int }}
   poll_interval_seconds: 30
@@ -130,6 +131,31 @@ config:
         {{- include "testbench.volumes" $pod | nindent 8 }}
     job_spec_config:
       ttlSecondsAfterFinished: {{ $runs.ttlSecondsAfterFinished | int }}
+{{- end -}}
+
+{{/* As deploy/celery/dagster.yaml has it, which says why; a test holds both alike. */}}
+{{- define "testbench.celeryLauncher" -}}
+module: testbench_dagster.defs.celery_launcher
+class: TestbenchCeleryLauncher
+config:
+  broker:
+    env: TESTBENCH_REDIS_URL
+  backend:
+    env: TESTBENCH_REDIS_URL
+  default_queue: dagster
+  config_source:
+    worker_disable_prefetch: true
+    worker_prefetch_multiplier: 1
+    worker_max_tasks_per_child: 1
+    broker_transport_options:
+      visibility_timeout: {{ add .Values.runs.maxRuntimeSeconds 3600 }}
+      socket_keepalive: true
+    broker_connection_retry_on_startup: true
+    broker_connection_max_retries: null
+    redis_socket_keepalive: true
+    redis_retry_on_timeout: true
+    result_expires: 86400
+    worker_send_task_events: false
 {{- end -}}
 
 {{- define "testbench.workspaceYaml" -}}

@@ -75,8 +75,7 @@ testbench.yaml: {{ .Values.testbenchYaml | toJson }}
 {{- $stores := .Values.stores -}}
 {{- $wanted := dict "TESTBENCH_MONGO_URI" "mongoUri" "TESTBENCH_POSTGRES_URI" "postgresUri" "DAGSTER_POSTGRES_URL" "dagsterPostgresUrl" -}}
 {{- if eq .Values.launcher "celery" -}}
-{{- $_ := set $wanted "DAGSTER_CELERY_BROKER_URL" "celeryBrokerUrl" -}}
-{{- $_ := set $wanted "DAGSTER_CELERY_BACKEND_URL" "celeryBackendUrl" -}}
+{{- $_ := set $wanted "TESTBENCH_REDIS_URL" "redisUrl" -}}
 {{- end -}}
 {{- range $variable, $value := $wanted }}
 {{- if not (get $stores $value) -}}

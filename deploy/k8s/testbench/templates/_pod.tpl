@@ -1,6 +1,6 @@
 {{/*
 Parts of pods, the same for those of this chart and those of runs (in dagster.yaml).
-Give (dict "root" $ "stores" (list "dagster" "documents" "broker") "keys" true "workspace" true).
+Give (dict "root" $ "stores" (list "dagster" "documents") "keys" true "workspace" true).
 */}}
 {{- define "testbench.env" -}}
 {{- $secret := include "testbench.storesSecret" .root -}}
@@ -12,7 +12,7 @@ Give (dict "root" $ "stores" (list "dagster" "documents" "broker") "keys" true "
 {{- $variables = concat $variables (list "TESTBENCH_MONGO_URI" "TESTBENCH_POSTGRES_URI") -}}
 {{- end -}}
 {{- if and (has "dagster" .stores) (eq .root.Values.launcher "celery") -}}
-{{- $variables = concat $variables (list "DAGSTER_CELERY_BROKER_URL" "DAGSTER_CELERY_BACKEND_URL") -}}
+{{- $variables = append $variables "TESTBENCH_REDIS_URL" -}}
 {{- end -}}
 - name: DAGSTER_HOME
   value: /opt/dagster/dagster_home

@@ -1,6 +1,6 @@
 """Makes a mongod the first member of its replica set, and waits until it takes writes; nothing if it does already.
 
-    python initiate.py HOST:PORT SET
+python initiate.py HOST:PORT SET
 """
 
 import sys

@@ -90,7 +90,7 @@ def found(objects: list[Object], kind: str, name: str) -> Object:
 
 def dagster_yaml(objects: list[Object]) -> Object:
     """Dagster's settings, as all pods but that of the migration have them."""
-    text = found(objects, "ConfigMap", "-instance")["data"]["dagster.yaml"]
+    text = found(objects, "ConfigMap", "testbench-instance")["data"]["dagster.yaml"]
     settings: Object = yaml.safe_load(text)
     return settings
 
@@ -165,9 +165,9 @@ def configurable(settings: Mapping[str, Any]) -> Iterator[tuple[str, type, Any]]
     Raises:
         ImportError, AttributeError: there is no such class.
     """
-    named = {key: settings[key] for key in ("run_launcher", "run_coordinator", "compute_logs") if key in settings}
+    named = {
+        key: settings[key] for key in ("run_launcher", "run_coordinator", "compute_logs") if key in settings
+    }
     named["storage"] = settings["storage"]["custom"]
     for key, block in named.items():
         yield key, getattr(importlib.import_module(block["module"]), block["class"]), block.get("config", {})
-
-

@@ -79,7 +79,7 @@ def field_problems(made: Object, version: str = NEWEST) -> list[str]:
         f"{where}: {'.'.join(map(str, error.absolute_path))}: {error.message}"
         for error in validator.iter_errors(made)
     ]
-    return found + [f"{where}: {problem}" for problem in (*_quantities(made), *_words(made))]
+    return found or [f"{where}: {problem}" for problem in (*_quantities(made), *_words(made))]
 
 
 @cache
@@ -184,7 +184,9 @@ class _Names:
     def __init__(self, objects: list[Object], theirs: Secrets) -> None:
         self.objects = objects
         self.config_maps: Secrets = {
-            one["metadata"]["name"]: frozenset(one.get("data", ())) for one in objects if one["kind"] == "ConfigMap"
+            one["metadata"]["name"]: frozenset(one.get("data", ()))
+            for one in objects
+            if one["kind"] == "ConfigMap"
         }
         made = {
             one["metadata"]["name"]: frozenset(one.get("stringData", ()))
@@ -196,7 +198,7 @@ class _Names:
         settings = next(
             yaml.safe_load(one["data"]["dagster.yaml"])
             for one in objects
-            if one["kind"] == "ConfigMap" and "dagster.yaml" in one["data"]
+            if one["kind"] == "ConfigMap" and "run_launcher:" in one["data"].get("dagster.yaml", "")
         )
         config = next(
             one["data"]["testbench.yaml"]
@@ -296,7 +298,9 @@ def _container_problems(container: Object, volumes: Mapping[str, Object], names:
     if context.get("capabilities") != {"drop": ["ALL"]} or not context.get("runAsNonRoot"):
         yield "has capabilities, or may run as root"
     resources = container.get("resources", {})
-    if not {"cpu", "memory"} <= resources.get("requests", {}).keys() or "memory" not in resources.get("limits", {}):
+    if not {"cpu", "memory"} <= resources.get("requests", {}).keys() or "memory" not in resources.get(
+        "limits", {}
+    ):
         yield "says not what it needs and may use"
     for mount in container.get("volumeMounts", ()):
         if mount["name"] not in volumes:
@@ -341,7 +345,9 @@ def _home_problems(container: Object, volumes: Mapping[str, Object], names: _Nam
         if values.get(name) not in places:
             yield f"nothing is mounted at {name}, {values.get(name)}"
     config = Path(values.get(CONFIG_ENV) or "/")
-    folder = next((mount for mount in container.get("volumeMounts", ()) if mount["mountPath"] == str(config.parent)), {})
+    folder = next(
+        (mount for mount in container.get("volumeMounts", ()) if mount["mountPath"] == str(config.parent)), {}
+    )
     volume = volumes.get(folder.get("name", ""), {})
     if config.name not in (names.config_maps.get(volume.get("configMap", {}).get("name", "")) or ()):
         yield f"there is no {CONFIG_ENV} {config}"

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-
 from types import SimpleNamespace
 
 import click
@@ -20,7 +19,10 @@ def problem(command: Sequence[str], mounted: Collection[str] = ()) -> str | None
     `sh -c` is looked into: each command between `&&`. Files that are ``mounted`` count as being there.
     """
     if list(command[:2]) == ["sh", "-c"]:
-        found = (problem(shlex.split(part.strip().removeprefix("exec ")), mounted) for part in command[2].split("&&"))
+        found = (
+            problem(shlex.split(part.strip().removeprefix("exec ")), mounted)
+            for part in command[2].split("&&")
+        )
         return next((one for one in found if one is not None), None)
     name, *arguments = command
     for path in mounted:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -97,7 +98,9 @@ def _reference_problems(made: Compose) -> Iterator[str]:
     for name, service in made["services"].items():
         for problem in _service_problems(made, name, service):
             yield f"{name}: {problem}"
-    used = {place.split(":")[0] for service in made["services"].values() for place in service.get("volumes", ())}
+    used = {
+        place.split(":")[0] for service in made["services"].values() for place in service.get("volumes", ())
+    }
     for volume in made["volumes"].keys() - used:
         yield f"nobody uses the volume {volume}"
 
@@ -109,7 +112,9 @@ def _service_problems(made: Compose, name: str, service: Compose) -> Iterator[st
             yield f"there is no service {other}"
         elif wanted["condition"] == "service_healthy" and "healthcheck" not in awaited:
             yield f"nobody can tell whether {other} is well"
-        elif wanted["condition"] == "service_completed_successfully" and awaited["restart"] == "unless-stopped":
+        elif (
+            wanted["condition"] == "service_completed_successfully" and awaited["restart"] == "unless-stopped"
+        ):
             yield f"{other} never completes"
     for network in service["networks"]:
         if network not in made["networks"]:
@@ -160,14 +165,20 @@ def _role_problems(made: Compose, service: Compose, mounted: list[str]) -> Itera
     if service["command"][0] == "python":
         return
     given = environment(stages()[-1])
-    for variable, path in (("TESTBENCH_CONFIG", ""), ("DAGSTER_HOME", "/dagster.yaml"), ("TESTBENCH_HOME", "")):
+    for variable, path in (
+        ("TESTBENCH_CONFIG", ""),
+        ("DAGSTER_HOME", "/dagster.yaml"),
+        ("TESTBENCH_HOME", ""),
+    ):
         if given[variable] + path not in mounted:
             yield f"nothing is mounted at {variable}"
-    hosts = {name for name, other in made["services"].items() if set(other["networks"]) & set(service["networks"])}
+    hosts = {
+        name for name, other in made["services"].items() if set(other["networks"]) & set(service["networks"])
+    }
     for variable, value in service["environment"].items():
-        host = re.search(r"(?:@|//)([a-z]+)[:/]", value)
-        if host is not None and host[1] not in hosts:
-            yield f"{variable}: there is no {host[1]} in its networks"
+        host = urlsplit(value).hostname
+        if host is not None and host not in hosts:
+            yield f"{variable}: there is no {host} in its networks"
     code = made["services"][service["environment"]["TESTBENCH_CODE_HOST"]]
     if f"--port={service['environment']['TESTBENCH_CODE_PORT']}" not in code["command"]:
         yield "the code server listens elsewhere"
@@ -178,7 +189,7 @@ def test_it_is_right(compose: Compose) -> None:
 
 
 def test_it_says_which_variable_must_be_set() -> None:
-    with pytest.raises(KeyError, match="POSTGRES_PASSWORD: set it in .env"):
+    with pytest.raises(KeyError, match=r"POSTGRES_PASSWORD: set it in \.env"):
         replaced(read(), {})
 
 
@@ -210,7 +221,9 @@ def test_dagster_takes_its_settings_and_all_variables_of_them_are_given(compose:
 
 
 def test_one_dagster_yaml_one_configuration_and_a_worker_for_every_slot(compose: Compose) -> None:
-    roles = [service for name, service in compose["services"].items() if name not in {*SERVERS, "mongo-initiate"}]
+    roles = [
+        service for name, service in compose["services"].items() if name not in {*SERVERS, "mongo-initiate"}
+    ]
     assert len({tuple(service["volumes"]) for service in roles}) == 1
     worker, settings = compose["services"]["worker"], read_settings()
     assert "--concurrency=1" in worker["command"]
@@ -230,7 +243,10 @@ def seconds(duration: str) -> int:
 
 
 def test_keys_are_given_to_what_asks_suppliers_alone(compose: Compose) -> None:
-    assert {name for name, service in compose["services"].items() if "env_file" in service} == {"code", "worker"}
+    assert {name for name, service in compose["services"].items() if "env_file" in service} == {
+        "code",
+        "worker",
+    }
 
 
 def mappings(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -259,7 +275,10 @@ def planted(made: Compose, path: tuple[Any, ...]) -> Compose:
 def test_a_typo_in_any_key_is_refused(compose: Compose) -> None:
     compose.pop("x-testbench")
     schema, passed = _schema(), []
-    for path in mappings(compose):
+    # of services that are alike the first
+    shapes = {("services", *path[2:]) if path[0] == "services" else path: path for path in mappings(compose)}
+    assert len(shapes) > 30
+    for path in shapes.values():
         if next(iter(schema.iter_errors(planted(compose, path))), None) is None:
             passed.append(path)
     assert passed == []
@@ -269,7 +288,10 @@ def test_a_typo_in_any_key_is_refused(compose: Compose) -> None:
     ("old", "new"),
     [
         ("redis: {condition: service_healthy}", "rediss: {condition: service_healthy}"),
-        ("migrate: {condition: service_completed_successfully}", "code: {condition: service_completed_successfully}"),
+        (
+            "migrate: {condition: service_completed_successfully}",
+            "code: {condition: service_completed_successfully}",
+        ),
         ("mongo: {condition: service_healthy}", "mongo-initiate: {condition: service_healthy}"),
         ("networks: [stores, out]", "networks: [stores, outer]"),
         ("- home:/var/lib/testbench", "- hom:/var/lib/testbench"),
@@ -312,7 +334,9 @@ def test_health_is_asked_of_what_answers(tmp_path: Path) -> None:
     try:
         servers.wait_for_port(port, served)
         for path, code in (("page", 0), ("none", 1)):
-            asked = subprocess.run([sys.executable, "-c", script, f"http://127.0.0.1:{port}/{path}"], capture_output=True)
+            asked = subprocess.run(
+                [sys.executable, "-c", script, f"http://127.0.0.1:{port}/{path}"], capture_output=True
+            )
             assert asked.returncode == code
     finally:
         servers.stop(served)

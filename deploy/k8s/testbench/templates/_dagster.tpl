@@ -1,5 +1,15 @@
-{{/* The root's dagster.yaml with other limits, and with what starts runs here. A test holds the rest alike. */}}
 {{- define "testbench.dagsterYaml" -}}
+{{ include "testbench.dagsterSettings" . }}
+run_launcher:
+  {{- if eq .Values.launcher "celery" }}
+  {{- include "testbench.celeryLauncher" . | nindent 2 }}
+  {{- else }}
+  {{- include "testbench.k8sLauncher" . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* The root's dagster.yaml with other limits, but for what starts runs. A test holds the rest alike. */}}
+{{- define "testbench.dagsterSettings" -}}
 {{- $runs := .Values.runs -}}
 {{- if gt (add $runs.evaluations $runs.probes | int) ($runs.maxConcurrent | int) -}}
 {{- fail (printf "runs.evaluations %v and runs.probes %v do not fit into runs.maxConcurrent %v; raise the last" $runs.evaluations $runs.probes $runs.maxConcurrent) -}}
@@ -22,12 +32,6 @@ run_coordinator:
 concurrency:
   pools:
     granularity: run
-run_launcher:
-  {{- if eq .Values.launcher "celery" }}
-  {{- include "testbench.celeryLauncher" . | nindent 2 }}
-  {{- else }}
-  {{- include "testbench.k8sLauncher" . | nindent 2 }}
-  {{- end }}
 compute_logs:
   {{- if .Values.computeLogs }}
   {{- toYaml .Values.computeLogs | nindent 2 }}
@@ -156,6 +160,7 @@ config:
     redis_retry_on_timeout: true
     result_expires: 86400
     worker_send_task_events: false
+    worker_redirect_stdouts: false
 {{- end -}}
 
 {{- define "testbench.workspaceYaml" -}}

@@ -39,8 +39,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 app.kubernetes.io/component: {{ .role }}
 {{- end -}}
 
+{{/* Give (dict "root" $ "prefix" ""). */}}
 {{- define "testbench.storesSecret" -}}
-{{- default (printf "%s-stores" (include "testbench.fullname" .)) .Values.stores.existingSecret -}}
+{{- default (printf "%s-%sstores" (include "testbench.fullname" .root) .prefix) .root.Values.stores.existingSecret -}}
 {{- end -}}
 
 {{/* "": there are no keys. */}}

@@ -1,9 +1,10 @@
 {{/*
 Parts of pods, the same for those of this chart and those of runs (in dagster.yaml).
-Give (dict "root" $ "stores" (list "dagster" "documents") "keys" true "workspace" true).
+Give (dict "root" $ "stores" (list "dagster" "documents") "keys" true "workspace" true), and as "prefix" which copies
+of ConfigMaps and Secrets they read, "" or "migration-".
 */}}
 {{- define "testbench.env" -}}
-{{- $secret := include "testbench.storesSecret" .root -}}
+{{- $secret := include "testbench.storesSecret" (dict "root" .root "prefix" (.prefix | default "")) -}}
 {{- $variables := list -}}
 {{- if has "dagster" .stores -}}
 {{- $variables = append $variables "DAGSTER_POSTGRES_URL" -}}

@@ -61,6 +61,7 @@ CHAINS = {
     "operations/test_frameworks.py": 1,
     "operations/test_ui.py": 1,
     "acceptance/test_docs.py": 1,
+    "deploy/test_chart_running.py": 1,
     "operations/test_by_itself.py": 2,
     "operations/test_budgets.py": 2,
     "operations/test_open_docs.py": 2,

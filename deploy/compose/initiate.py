@@ -1,4 +1,4 @@
-"""Makes a mongod the first member of its replica set, and waits until it takes writes; nothing if it does already.
+"""Makes a mongod the first member of its replica set, and waits until it takes writes; once.
 
 python initiate.py HOST:PORT SET
 """

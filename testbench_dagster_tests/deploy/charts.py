@@ -1,4 +1,4 @@
-"""The chart of deploy/k8s rendered with values, and the pod of a run as Dagster's launcher builds it from that."""
+"""The chart of deploy/k8s rendered with values, and the pod of a run as Dagster's launcher builds it."""
 
 from __future__ import annotations
 

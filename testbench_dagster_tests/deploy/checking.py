@@ -1,6 +1,6 @@
-"""What is wrong with Kubernetes objects: fields, names that lead nowhere, commands, variables, rights of pods.
+"""What is wrong with Kubernetes objects: fields, names that lead nowhere, commands, variables, rights.
 
-A check is of no use that lets a typo pass: ``test_chart_typos.py`` plants some into everything that is checked.
+A check is of no use that lets a typo pass: ``test_chart_typos.py`` plants them everywhere.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ OLDEST = "1.27.0"
 _NAME = "[A-Za-z_][A-Za-z0-9_]*"
 _USED = re.compile(r"\$\{(" + _NAME + r")")
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?")
-#: What the API reference of Kubernetes lists; "type" is that of a strategy, a Service, a Secret, a metric or a
-#: target, which share no word.
+#: What the API reference of Kubernetes lists; "type" is that of a strategy, a Service, a Secret, a metric or
+#: a target, which share no word.
 _WORDS = {
     "imagePullPolicy": {"Always", "IfNotPresent", "Never"},
     "fsGroupChangePolicy": {"Always", "OnRootMismatch"},
@@ -289,9 +289,9 @@ def _container_problems(container: Object, volumes: Mapping[str, Object], names:
             yield f"nobody reaches it at {value}"
         if name in ("--module-name", "--app") and find_spec(value) is None:
             yield f"there is no module {value}"
-    if "exec" in container.get("livenessProbe", {}):
-        if problem := commands.problem(container["livenessProbe"]["exec"]["command"], mounted):
-            yield problem
+    asked = container.get("livenessProbe", {}).get("exec", {}).get("command")
+    if asked is not None and (problem := commands.problem(asked, mounted)):
+        yield problem
     context = container.get("securityContext", {})
     if context.get("allowPrivilegeEscalation") is not False or not context.get("readOnlyRootFilesystem"):
         yield "may gain rights, or write to its image"
@@ -353,7 +353,7 @@ def _home_problems(container: Object, volumes: Mapping[str, Object], names: _Nam
         yield f"there is no {CONFIG_ENV} {config}"
     if f"{values.get('DAGSTER_HOME')}/dagster.yaml" not in places:
         yield "Dagster's settings are not in its home"
-    if "/tmp" not in places:
+    if "/tmp" not in places:  # noqa: S108  of a container
         yield "there is no place for temporary files"
 
 

@@ -1,9 +1,9 @@
-"""As much of a cluster as one machine can be: pods of rendered objects as processes, and the API that starts runs.
+"""As much of a cluster as one machine can be: pods as processes, and the API that starts runs.
 
-A container is its command in namespaces of bubblewrap: the user that its pod names, without capabilities, a root that
-cannot be written, and of volumes what its pod mounts. ConfigMaps and Secrets are files and variables, Services are
-names of this machine, probes are asked as a kubelet asks. Jobs come by HTTPS, as dagster_k8s sends them, and only
-what the rendered Role allows.
+A container is its command in namespaces of bubblewrap: the user that its pod names, without capabilities, a
+root that cannot be written, and of volumes what its pod mounts. ConfigMaps and Secrets are files and
+variables, Services are names of this machine, probes are asked as a kubelet asks. Jobs come by HTTPS, as
+dagster_k8s sends them, and only what the rendered Role allows.
 
 What it is not: a network of its own, limits of resources, a scheduler, images. Of those nothing is tested.
 """
@@ -21,6 +21,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from testbench_dagster_tests.servers import ends_with_us, free_port, show_log
 
 ROOT = Path(__file__).parents[2]
 _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
-_SECRET = "a token of this test"  # noqa: S105  nobody else's
+_SECRET = "a token of this test"
 _JOBS = re.compile(
     rf"/apis/batch/v1/namespaces/{NAMESPACE}/(?P<kind>jobs)(/(?P<name>[^/]+)(/(?P<sub>status))?)?"
 )
@@ -59,6 +60,8 @@ class Cluster:
         self.denied: list[tuple[str, str, str]] = []
         self._certificates = certificates
         self._stack = contextlib.ExitStack()
+        # a process ends with the thread that started it, and those of the API end with each request
+        self._starter = ThreadPoolExecutor(1)
         (folder / "hosts").write_text(
             "127.0.0.1 localhost\n"
             + "".join(
@@ -81,9 +84,10 @@ class Cluster:
         for name in list(self.pods):
             self.end(name, within_s=30)
         self._stack.close()
+        self._starter.shutdown()
 
     def run(self, name: str, template: Object) -> list[tuple[int, str]]:
-        """The containers of a pod, one after the other until one fails: their exit codes and what they said."""
+        """The containers of a pod, one after the other until one fails: exit codes and what they said."""
         ended = []
         for container in containers(template):
             process = self._start(f"{name}-{container['name']}", template, container)
@@ -144,14 +148,15 @@ class Cluster:
         log = self.folder / f"{name}.log"
         show_log(name, log)
         with log.open("ab") as out:
-            return subprocess.Popen(
+            return self._starter.submit(
+                subprocess.Popen,
                 self._command(name, template, container),
                 stdout=out,
                 stderr=out,
                 stdin=subprocess.DEVNULL,
                 env=self._variables(template, container),
                 preexec_fn=ends_with_us(signal.SIGKILL),
-            )
+            ).result()
 
     def _command(self, name: str, template: Object, container: Object) -> list[str]:
         user = str(template["spec"]["securityContext"]["runAsUser"])
@@ -190,7 +195,7 @@ class Cluster:
         # what an image has in /opt/testbench
         for path in dict.fromkeys((sys.prefix, sys.base_prefix, str(ROOT / "testbench_dagster"))):
             command += ["--ro-bind", path, path]
-        return [*command, "--remount-ro", "/", "--chdir", "/tmp", "--", *container["args"]]
+        return [*command, "--remount-ro", "/", "--chdir", "/var/lib/testbench", "--", *container["args"]]
 
     def _volume(self, name: str, volume: Object) -> Path:
         folder = self.folder / "volumes" / name / volume["name"]

@@ -260,7 +260,7 @@ def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_default_is_what_the_schema_allows_and_lists() -> None:
-    """A value that the schema does not know could not be set; one that values.yaml does not show is not found."""
+    """What the schema does not know cannot be set; what values.yaml does not show is not found."""
     shown = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     schema = charts.chart().schema
     assert schema is not None

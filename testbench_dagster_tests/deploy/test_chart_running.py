@@ -1,6 +1,6 @@
-"""The chart at work: its pods as processes on this machine, over real stores, with runs that Dagster launches.
+"""The chart at work: its pods as processes of this machine, over real stores, with runs of Dagster's.
 
-Each pod has the user, the read-only root, the mounts and the variables that the chart gives it, and nothing else.
+Each pod has the user, the read-only root, the mounts and the variables that the chart gives it, no others.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -41,7 +40,7 @@ CONFIGURATION = """\
 simulation: true
 suppliers:
   - {{address: sim-01, service: simulation, base_url: "{url}/sim-01/v1", api: chat, model: simulated-granite}}
-  - {{address: sim-02, service: simulation, base_url: "{url}/sim-02/v1", api: completions, model: simulated-basalt}}
+  - {{address: sim-02, service: simulation, base_url: "{url}/sim-02/v1", api: chat, model: simulated-granite}}
 tasks: [{{name: starter_arithmetic, samples: 10}}]
 allow_code_execution: true
 automation:
@@ -81,7 +80,7 @@ def cluster(
 ) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     values: dict[str, Any] = {"testbenchYaml": CONFIGURATION.format(url=suppliers.url), "stores": stores}
-    values["runs"] = {"startTimeoutSeconds": 120}
+    values["runs"] = {"startTimeoutSeconds": 300}
     objects = on_free_ports(charts.render(values))
     with Cluster(objects, folder, certificates.made_in(folder)) as made:
         yield made
@@ -124,7 +123,7 @@ def test_the_daemon_launches_runs_as_pods_that_measure_suppliers(
     cluster.start("daemon", daemon)
     documents = open_documents(cluster.folder, stores["mongoUri"])
     with contextlib.closing(documents):
-        wait_until("scores of both suppliers", lambda: documents.size(SCORES.name) >= 20, 240, every_s=1)
+        wait_until("scores of both suppliers", lambda: documents.size(SCORES.name) >= 20, 420, every_s=1)
     assert cluster.live(daemon, "daemon") == 0
     launched = {job["spec"]["template"]["metadata"]["labels"]["dagster/job"] for job in cluster.jobs.values()}
     assert {"refresh_suppliers", "refresh_catalog", "evaluate_suppliers"} <= launched

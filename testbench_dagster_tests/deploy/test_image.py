@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def ignored(path: str) -> bool:
-    """Whether .dockerignore keeps a path out of the build, by its own rule: the last line that matches decides."""
+    """Whether .dockerignore keeps a path out of the build: the last line that matches decides."""
     kept_out = False
     for line in (ROOT / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines():
         pattern = line.strip()
@@ -52,8 +52,15 @@ def test_all_that_is_copied_is_there_and_reaches_the_build() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [".git/config", ".testbench/documents.sqlite3", "testbench.yaml", "deploy/compose/.env", "docs/index.md"]
-    + ["testbench_dagster/__pycache__/api.cpython-311.pyc", "testbench_dagster_tests/conftest.py"],
+    [
+        ".git/config",
+        ".testbench/documents.sqlite3",
+        "testbench.yaml",
+        "deploy/compose/.env",
+        "docs/index.md",
+        "testbench_dagster/__pycache__/api.cpython-311.pyc",
+        "testbench_dagster_tests/conftest.py",
+    ],
 )
 def test_nothing_else_reaches_the_build(path: str) -> None:
     assert ignored(path)
@@ -110,7 +117,7 @@ def test_its_entry_point_is_installed() -> None:
 
 @pytest.mark.slow(minutes=0.5)
 def test_the_package_builds_from_what_reaches_the_build(tmp_path: Path) -> None:
-    """The steps of the first stage, by hand: copy, then pip; its dependencies are those of this environment."""
+    """The steps of the first stage, by hand: copy, then pip; dependencies are those of this environment."""
     source = tmp_path / "src"
     for text in values(stages()[1], "COPY"):
         *names, _ = text.split()

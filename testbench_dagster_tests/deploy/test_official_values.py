@@ -1,7 +1,7 @@
 """deploy/k8s/official-chart-values.yaml: values for Dagster's own chart, which is too large to be kept here.
 
-The keys that it knows are listed below, as far as we use them. They are those of its values.schema.json (Dagster
-1.13, `helm/dagster/schema/schema/charts` of its repository), which mostly forbids others.
+The keys that it knows are listed below, as far as we use them. They are those of its values.schema.json
+(Dagster's repository, `helm/dagster/schema/schema/charts`), which mostly forbids others.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ KNOWN: dict[str, Any] = {
             "type": None,
             "config": {"customRunCoordinator": {"module": None, "class": None, "config": ANY}},
         },
-        "runMonitoring": dict.fromkeys(
-            ("enabled", "startTimeoutSeconds", "cancelTimeoutSeconds", "maxResumeRunAttempts")
-            + ("pollIntervalSeconds", "freeSlotsAfterRunEndSeconds")
-        ),
+        "runMonitoring": {
+            **dict.fromkeys(("enabled", "startTimeoutSeconds", "cancelTimeoutSeconds")),
+            **dict.fromkeys(("maxResumeRunAttempts", "pollIntervalSeconds", "freeSlotsAfterRunEndSeconds")),
+        },
         "runRetries": {"enabled": None, "maxRetries": None},
         **POD,
     },

@@ -56,12 +56,12 @@ T = TypeVar("T")
 
 #: Files that start whole platforms, in two chains: two platforms at a time are what two cores can bear.
 CHAINS = {
+    "deploy/test_chart_running.py": 1,
     "operations/test_kills.py": 1,
     "operations/test_cancel.py": 1,
     "operations/test_frameworks.py": 1,
     "operations/test_ui.py": 1,
     "acceptance/test_docs.py": 1,
-    "deploy/test_chart_running.py": 1,
     "operations/test_by_itself.py": 2,
     "operations/test_budgets.py": 2,
     "operations/test_open_docs.py": 2,

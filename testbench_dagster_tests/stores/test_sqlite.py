@@ -186,4 +186,4 @@ def test_which_index_serves_a_query_is_told_and_not_guessed(tmp_path, where, ind
             connection.set_trace_callback(None)
             plan = str(connection.execute(f"EXPLAIN QUERY PLAN {found[0]}").fetchall())
     if index is not None:
-        assert f"SEARCH t USING INDEX {index_name(ATTEMPTS, index)} (" in plan
+        assert "SEARCH t USING" in plan and f"INDEX {index_name(ATTEMPTS, index)} (" in plan

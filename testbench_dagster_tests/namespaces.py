@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+_ROOT = str(Path(__file__).parent.parent)
 _UNSHARE = ["unshare", "--map-root-user", "--mount"]
 
 
@@ -45,7 +46,7 @@ def _inside(
     require_namespaces()
     return subprocess.run(
         [*_UNSHARE, "sh", "-ec", f'{mount}; cd "$0"; exec "$@"', str(cwd), *command],
-        env=dict(environment),
+        env={**environment, "PYTHONPATH": _ROOT},
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -57,16 +57,25 @@ def asked_to_end(instance: dg.DagsterInstance, run_id: str) -> bool:
     return True
 
 
+def conclude(run_id: str) -> None:
+    """Cancel a run that was interrupted so early that it has not said so itself."""
+    with dg.DagsterInstance.get() as instance:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and run.status is dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, "It was interrupted before it had begun its work.")
+
+
 @contextmanager
-def ending_when_asked(run_id: str, look_s: float = _LOOK_S) -> Iterator[None]:
-    """Interrupt this process, once, when the run it executes is asked to end."""
-    ended = threading.Event()
+def ending_when_asked(run_id: str, look_s: float = _LOOK_S) -> Iterator[threading.Event]:
+    """Interrupt this process, once, when the run it executes is asked to end; yield what is set then."""
+    ended, interrupted = threading.Event(), threading.Event()
 
     def look() -> None:
         with dg.DagsterInstance.get() as instance:
             while not ended.wait(look_s):
                 try:
                     if asked_to_end(instance, run_id) and not ended.is_set():
+                        interrupted.set()
                         os.kill(os.getpid(), signal.SIGTERM)
                         return
                 except (
@@ -77,7 +86,7 @@ def ending_when_asked(run_id: str, look_s: float = _LOOK_S) -> Iterator[None]:
     thread = threading.Thread(target=look, name=f"testbench-ending-{run_id}", daemon=True)
     thread.start()
     try:
-        yield
+        yield interrupted
     finally:
         ended.set()
 
@@ -90,8 +99,12 @@ class RunTask(Task):  # type: ignore[misc]  # celery has no types
     def __call__(self, execute_job_args_packed: Mapping[str, Any]) -> Any:
         """Execute the run of a message."""
         args = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs)
-        with ending_when_asked(args.run_id):
-            return super().__call__(execute_job_args_packed)
+        with ending_when_asked(args.run_id) as interrupted:
+            try:
+                return super().__call__(execute_job_args_packed)
+            finally:
+                if interrupted.is_set():
+                    conclude(args.run_id)
 
 
 def worker_app() -> Celery:

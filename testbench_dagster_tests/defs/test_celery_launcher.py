@@ -121,15 +121,27 @@ def test_a_run_that_is_asked_to_end_is_interrupted_once(instance: dg.DagsterInst
 
     before = signal.signal(signal.SIGTERM, hear)
     try:
-        with ending_when_asked(run_id, look_s=0.02):
+        with ending_when_asked(run_id, look_s=0.02) as told:
             assert not interrupted.wait(0.2)
             instance.run_launcher.terminate(run_id)
             assert interrupted.wait(30)
             interrupted.clear()
             assert not interrupted.wait(0.2)
         assert heard == [signal.SIGTERM]
+        assert told.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_run_that_was_interrupted_early_is_concluded(instance: dg.DagsterInstance) -> None:
+    from testbench_dagster.defs.celery_worker import conclude
+
+    early, done = run_in(instance, RUNNING), run_in(instance, dg.DagsterRunStatus.SUCCESS)
+    instance.run_launcher.terminate(early)
+    for run_id in (early, done):
+        conclude(run_id)
+    assert status(instance, early) is CANCELED
+    assert status(instance, done) is dg.DagsterRunStatus.SUCCESS
 
 
 def test_a_worker_without_the_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,10 +177,10 @@ class Cluster(Platform):
         return {beat.id for beat in beats if beat.pid in pids}
 
     def relaying_on(self, name: str) -> str | None:
-        """A run on a host that relays at this moment."""
-        held = set(self.leases().values()) & self.runs_on(name)
-        in_flight = any(s["in_flight"] for s in self.localnet.stats().values())
-        return min(held) if held and in_flight else None
+        """A run on a host that has a request in flight at this moment."""
+        runs, leases = self.runs_on(name), self.leases()
+        asked = [f"{a}@simulation" for a, s in self.localnet.stats().items() if s["in_flight"]]
+        return next((leases[key] for key in asked if leases.get(key) in runs), None)
 
     def taken_by(self, name: str) -> int:
         """How many runs a host's workers have begun, by their own log."""

@@ -40,7 +40,6 @@ CONFIGURATION = """\
 simulation: true
 suppliers:
   - {{address: sim-01, service: simulation, base_url: "{url}/sim-01/v1", api: chat, model: simulated-granite}}
-  - {{address: sim-02, service: simulation, base_url: "{url}/sim-02/v1", api: chat, model: simulated-granite}}
 tasks: [{{name: starter_arithmetic, samples: 10}}]
 allow_code_execution: true
 automation:
@@ -116,14 +115,14 @@ def test_model_written_code_has_a_sandbox_there(cluster: Cluster) -> None:
     assert code == 0, said
 
 
-def test_the_daemon_launches_runs_as_pods_that_measure_suppliers(
+def test_the_daemon_launches_runs_as_pods_that_measure_a_supplier(
     cluster: Cluster, stores: dict[str, str]
 ) -> None:
     daemon = template(cluster, "Deployment eval-testbench-daemon")
     cluster.start("daemon", daemon)
     documents = open_documents(cluster.folder, stores["mongoUri"])
     with contextlib.closing(documents):
-        wait_until("scores of both suppliers", lambda: documents.size(SCORES.name) >= 20, 420, every_s=1)
+        wait_until("scores of the supplier", lambda: documents.size(SCORES.name) >= 10, 420, every_s=1)
     assert cluster.live(daemon, "daemon") == 0
     launched = {job["spec"]["template"]["metadata"]["labels"]["dagster/job"] for job in cluster.jobs.values()}
     assert {"refresh_suppliers", "refresh_catalog", "evaluate_suppliers"} <= launched

@@ -15,7 +15,7 @@ from testbench_dagster_tests.namespaces import python_on_small_disk, require_nam
 pytestmark = pytest.mark.slow(minutes=1)
 
 
-@pytest.mark.parametrize("size_kb", [1_500, 2_300, 4_000])
+@pytest.mark.parametrize("size_kb", [1_500, 2_500])
 def test_a_run_whose_disk_fills_says_so(tmp_path: Path, size_kb: int) -> None:
     require_namespaces()
     small = tmp_path / "small"
@@ -27,7 +27,7 @@ def test_a_run_whose_disk_fills_says_so(tmp_path: Path, size_kb: int) -> None:
                 {"url": f"{localnet.url}/roster", "name": "localnet", "allow_private_networks": True}
             ],
             "tasks": [
-                {"name": name, "samples": {"min": 200, "max": 200, "half_width": None}}
+                {"name": name, "samples": {"min": 100, "max": 100, "half_width": None}}
                 for name in ("starter_logic", "starter_units")
             ],
         }

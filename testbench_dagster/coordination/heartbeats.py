@@ -45,6 +45,10 @@ class Beating(Protocol):
     """What is stored of a process that renews it: a heartbeat, or what the process says of itself."""
 
     @property
+    def id(self) -> str:
+        """By which it is known."""
+
+    @property
     def expires_at(self) -> datetime:
         """Alive until then, by the machine's clock."""
 
@@ -227,7 +231,7 @@ _seen_ahead: dict[str, tuple[datetime, float]] = {}
 _MOST_SEEN = 10_000
 
 
-def _is_silent(beat: HeartbeatRecord) -> bool:
+def _is_silent(beat: Beating) -> bool:
     """Whether a heartbeat did not change for as long as one can live, since this process first saw it so."""
     if len(_seen_ahead) > _MOST_SEEN:
         _seen_ahead.clear()
@@ -238,7 +242,7 @@ def _is_silent(beat: HeartbeatRecord) -> bool:
     return boot_clock() - since > silence_s(beat)
 
 
-def silence_s(beat: HeartbeatRecord) -> float:
+def silence_s(beat: Beating) -> float:
     """Seconds without a change after which a watched heartbeat is dead, whatever its machine's clock says."""
     return (1 + _MARGIN) * beat.ttl_s
 

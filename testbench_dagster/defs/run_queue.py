@@ -1,14 +1,15 @@
 """The queue of runs (`run_coordinator` in `dagster.yaml`): Dagster's own, and every run that enters it says
 of what kind it is, and under which configuration and packages it was requested.
 
-Dagster bounds how many runs of a kind go at a time by a tag. Sensors, schedules, backfills, the UI and retries
-all pass here. Only jobs have tags of their own: runs that name assets carried none, and so escaped the limits.
+Dagster bounds how many runs of a kind go at a time by a tag. Sensors, schedules, backfills, the UI and
+retries all pass here. Only jobs have tags of their own: runs that name assets carried none, and so escaped
+the limits.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import dagster as dg
@@ -65,13 +66,16 @@ class TestbenchRunQueue(QueuedRunCoordinator):
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
         """Tag a run and put it into the queue; one that cannot be tagged is queued as it is."""
         run = context.dagster_run
-        for tags_of in (lambda: _kind(run), lambda: _statement(context)):
-            try:
-                if tags := tags_of():
-                    self._instance.add_run_tags(run.run_id, tags)
-            except Exception as error:  # a queue that does not take runs would stop everything
-                _log.warning(f"run {run.run_id} ({run.job_name}) could not be tagged: {error!r}"[:300])
+        self._tag(run, lambda: _kind(run))
+        self._tag(run, lambda: _statement(context))
         return super().submit_run(context)
+
+    def _tag(self, run: dg.DagsterRun, tags_of: Callable[[], dict[str, str]]) -> None:
+        try:
+            if tags := tags_of():
+                self._instance.add_run_tags(run.run_id, tags)
+        except Exception as error:  # a queue that does not take runs would stop everything
+            _log.warning(f"run {run.run_id} ({run.job_name}) could not be tagged: {error!r}"[:300])
 
 
 def _kind(run: dg.DagsterRun) -> dict[str, str]:

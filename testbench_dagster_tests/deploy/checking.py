@@ -215,6 +215,8 @@ class _Names:
             if key in seen:
                 yield f"{key[0]} {key[1]} is made twice"
             seen.add(key)
+            for secured in one["spec"].get("tls", ()) if one["kind"] == "Ingress" else ():
+                yield from _missing("Secret", self.secrets, secured["secretName"])
             if one["kind"] == "Secret":
                 for name in one["stringData"].keys() - self.used - self.secret_variables:
                     yield f"Secret {key[1]}: nothing reads {name}"

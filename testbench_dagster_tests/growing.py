@@ -91,6 +91,8 @@ class History:
 
     def __init__(self, workspace: Workspace, size: Size, now: datetime | None = None) -> None:
         self.workspace, self.size = workspace, size
+        #: Never answers anything.
+        self.silent = f"supplier{size.suppliers - 1:03}@external"
         self.now = now or datetime.now(UTC).replace(microsecond=0)
 
     def fill(self, say: Callable[[str], None] = lambda _: None) -> None:
@@ -184,7 +186,9 @@ class History:
         self, key: str, registration: Registration, prompt: PromptRecord, at: datetime, number: int
     ) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
         faults = [Fault.OK]
-        if number % DOCS_A_WEEK == _LATE:
+        if key == self.silent:
+            faults = [Fault.UNAVAILABLE] * 3
+        elif number % DOCS_A_WEEK == _LATE:
             faults = [Fault.UNAVAILABLE, Fault.OK]
         elif number % DOCS_A_WEEK == _FAILED:
             faults = [Fault.UNAVAILABLE] * 3
@@ -436,6 +440,11 @@ def works(history: History) -> Iterator[tuple[str, Callable[[], object], Callabl
     yield (
         "windows of one, from facts",
         lambda: windows(workspace, suppliers=[key], now=now, from_facts=True),
+        None,
+    )
+    yield (
+        "windows of one never there",
+        lambda: windows(workspace, suppliers=[history.silent], now=now, from_facts=True),
         None,
     )
     yield "scoring, nothing new", lambda: score_new(workspace, [key], now=now), None

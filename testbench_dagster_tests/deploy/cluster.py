@@ -149,9 +149,9 @@ class Cluster(Platform):
         """End the services of the control host."""
         for process in self.services.values():
             process.terminate()
-        for process in self.services.values():
+        for process in self.services.values():  # what it holds is thrown away: nobody waits for long
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
+                process.wait(3)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -375,7 +375,9 @@ class SqliteDocuments:
     ) -> Iterator[Any]:
         """Stream columns of the matching documents, or what ``decode`` makes of each row."""
         with self._reading(found) as connection:
-            sql = f'SELECT t."_seq" FROM {found.table} WHERE {found.sql} ORDER BY {_order(sort)} LIMIT ?'
+            # any will do where only some are wanted: to put them in order all would be read
+            order = f"ORDER BY {_order(sort)}" if sort or limit is None else ""
+            sql = f'SELECT t."_seq" FROM {found.table} WHERE {found.sql} {order} LIMIT ?'
             cursor = connection.execute(sql, (*found.params, -1 if limit is None else limit))
             sequence = array("q", (row[0] for row in cursor))
         with_bodies = "_body" in names

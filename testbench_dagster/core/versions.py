@@ -197,6 +197,7 @@ CODE = Version(
 WINDOWS = Version(
     9,
     (
+        "testbench_dagster.core.clock",
         "testbench_dagster.core.applicability",
         "testbench_dagster.core.capabilities",
         "testbench_dagster.core.doc_answer:AnswerKind",
@@ -255,6 +256,7 @@ WINDOWS = Version(
 PLANS = Version(
     10,
     (
+        "testbench_dagster.core.clock",
         "testbench_dagster.coordination.budgets:period_start",
         "testbench_dagster.core.applicability",
         "testbench_dagster.core.capabilities",

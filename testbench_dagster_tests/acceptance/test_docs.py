@@ -140,7 +140,7 @@ def test_operations_names_every_sensor_schedule_and_check(tmp_path: Path) -> Non
         own = {schedule.name for schedule in workspace.config.settings.schedules}
     named = {d.name for d in (*(definitions.sensors or ()), *(definitions.schedules or ()))} - own
     checks = {key.name for d in definitions.asset_checks or () for key in d.check_keys}
-    assert len(named) == 13 and len(checks) == 17
+    assert len(named) == 13 and len(checks) == 18
     assert named | checks <= set(re.findall(r"^\| `(\w+)`", OPERATIONS, re.M))
 
 

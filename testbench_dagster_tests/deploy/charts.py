@@ -24,6 +24,7 @@ RELEASE, NAMESPACE = "eval", "models"
 
 #: Names every key and variable that the examples give to pods.
 CONFIGURATION = """\
+installation: my-network
 suppliers:
   - {address: a, base_url: "${SUPPLIERS:-https://a.example.org/v1}", model: m, api_key_env: MY_SUPPLIER_KEY}
 automation: {alert_webhook_env: ALERT_WEBHOOK}

@@ -224,6 +224,7 @@ def test_the_migration_comes_first_and_needs_nothing_that_comes_later() -> None:
     ("values", "said"),
     [
         ({"testbenchYaml": ""}, "testbenchYaml is empty; add --set-file"),
+        ({"testbenchYaml": "tasks: []\n"}, "testbenchYaml has no installation; add a line such as"),
         ({"stores": {"mongoUri": ""}}, "stores.mongoUri is empty; set it, or name in stores.existingSecret"),
         ({"launcher": "celery"}, "stores.redisUrl is empty"),
         ({"files": {"testbench.yaml": ""}}, "files holds testbench.yaml"),

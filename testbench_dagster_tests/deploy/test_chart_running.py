@@ -37,6 +37,7 @@ pytestmark = [
 ]
 
 CONFIGURATION = """\
+installation: charted
 simulation: true
 suppliers:
   - {{address: sim-01, service: simulation, base_url: "{url}/sim-01/v1", api: chat, model: simulated-granite}}

@@ -63,6 +63,10 @@ app.kubernetes.io/component: {{ .role }}
 {{- if not .Values.testbenchYaml -}}
 {{- fail "testbenchYaml is empty; add --set-file testbenchYaml=testbench.yaml" -}}
 {{- end -}}
+{{- $config := .Values.testbenchYaml | fromYaml -}}
+{{- if and (not (hasKey $config "Error")) (not $config.installation) -}}
+{{- fail "testbenchYaml has no installation; add a line such as installation: my-network: pods keep no home to know each other by" -}}
+{{- end -}}
 {{- if hasKey .Values.files "testbench.yaml" -}}
 {{- fail "files holds testbench.yaml, which is what testbenchYaml is for; remove one of them" -}}
 {{- end -}}

@@ -635,13 +635,13 @@ def test_indexes_of_an_earlier_declaration_go_and_what_is_new_is_told(target):
     with contextlib.closing(target.open()) as store:
         store.put_new(wide, [{"_id": f"{n}", "kind": "k", "rank": n, "more": n} for n in range(30)])
     assert {"index_rank__kind", "index_rank"} <= indexes(target)
-    now = replace(JOBS, fields={**JOBS.fields, "more": int}, indexes=(("more",), ("rank",)))
+    now = replace(JOBS, fields={**JOBS.fields, "more": int}, indexes=(*JOBS.indexes, ("more",), ("rank",)))
     said: list[str] = []
     with contextlib.closing(target.open()) as store:
         store.reindex(now, said.append)
         assert said == ["jobs: indexing 30 documents by more"]
         assert {name for name in indexes(target) if name.startswith("index_")} >= {"index_more", "index_rank"}
-        assert not {"index_rank__kind", "index_kind__rank"} & indexes(target)
+        assert "index_rank__kind" not in indexes(target)
         store.reindex(now, said.append)
         assert len(said) == 1, "what is there is not built again"
         assert [one["_id"] for one in store.find(now, {"more": 7})] == ["7"]

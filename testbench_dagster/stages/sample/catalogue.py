@@ -263,7 +263,7 @@ def roll_epoch(
 
 
 def _newest_epoch(workspace: Workspace, spec: TaskSpec) -> EpochRecord | None:
-    where = {"task": spec.name}
+    where = {"task": spec.name, "epoch": {"gte": 1}}  # without a bound MongoDB reads all of the task's
     return next(typed.find(workspace.documents, EpochRecord, where, sort=[("epoch", -1)], limit=1), None)
 
 

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,7 +134,7 @@ def mongod_binary() -> str:
 
 
 def start_mongod(
-    folder: Path, port: int, *, replica_set: bool = True, joins: bool = False
+    folder: Path, port: int, *, replica_set: bool = True, joins: bool = False, parameters: Sequence[str] = ()
 ) -> subprocess.Popen[bytes]:
     """Start mongod on the folder (new or used before) and wait until it takes writes.
 
@@ -152,6 +152,8 @@ def start_mongod(
     # Small, and without wire compression: this old server's zlib leaks memory to clients.
     command += ["--wiredTigerCacheSizeGB", "0.25", "--networkMessageCompressors", "disabled"]
     command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+    for parameter in parameters:
+        command += ["--setParameter", parameter]
     if replica_set:
         command += ["--replSet", "rs0", "--oplogSize", "16"]
     process = subprocess.Popen(
@@ -248,8 +250,9 @@ def replica_set(folder: Path, members: int = 3) -> Iterator[ReplicaSet]:
             _wait_for_members(client, hosts)
         yield ReplicaSet(f"mongodb://{','.join(hosts)}/?replicaSet=rs0", running)
     finally:
-        for process in running.values():
-            stop(process)
+        for process in running.values():  # what they hold is thrown away; one without a majority ends slowly
+            process.kill()
+            process.wait()
 
 
 def _wait_for_members(client: MongoClient[dict[str, Any]], hosts: list[str]) -> None:

@@ -22,10 +22,16 @@ from testbench_dagster.defs.dagster_internals import (
     get_daemon_statuses,
     make_new_backfill_id,
 )
-from testbench_dagster.defs.evaluation import EVALUATION, RESCORING
+from testbench_dagster.defs.evaluation import (
+    EVALUATION,
+    EVALUATION_KIND,
+    KIND_TAG,
+    RESCORE_KIND,
+    RESCORING,
+)
 from testbench_dagster.defs.evaluation.assets import FORCE_TAG
 from testbench_dagster.defs.local_runs import opened_instance
-from testbench_dagster.defs.partitions import EVALUATION_KIND, KIND_TAG, RESCORE_KIND, SUPPLIER
+from testbench_dagster.defs.partitions import SUPPLIER
 from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER
 from testbench_dagster.stages.workspace import Workspace
 

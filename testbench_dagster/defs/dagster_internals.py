@@ -9,8 +9,8 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
 - what was switched on the Automation page, by the name of the code location (:mod:`.entry_points`);
 - metadata of single partitions, all at once (:mod:`.per_partition`);
-- the run queue's limits (:mod:`.run_queue`); how runs are launched on Celery, what their message holds, and
-  the event by which one is asked to end (:mod:`.celery_launcher`, :mod:`.celery_worker`).
+- the run queue's limits (:mod:`.celery_queue`); what a launcher says of a run's process, and what the message
+  of a run on Celery holds (:mod:`.celery_launcher`, :mod:`.celery_worker`).
 
 They bring Dagster's storages with them, half a second of CPU: the code location loads none of them.
 """

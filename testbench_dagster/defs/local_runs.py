@@ -47,11 +47,6 @@ INSTANCE_SETTINGS: dict[str, Any] = {
     "storage": {
         "custom": {"module": "testbench_dagster.defs.storage", "class": "TestbenchStorage", "config": {}}
     },
-    "run_coordinator": {
-        "module": "testbench_dagster.defs.run_queue",
-        "class": "TestbenchRunQueue",
-        "config": {},
-    },
     "concurrency": {
         "runs": {
             "max_concurrent_runs": 4,

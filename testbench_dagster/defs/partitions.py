@@ -16,10 +16,8 @@ from testbench_dagster.core.task import TaskSpec
 
 SUPPLIER = "supplier"
 SUPPLIERS_PER_RUN_ENV = "TESTBENCH_SUPPLIERS_PER_RUN"
-KIND_TAG = "testbench/kind"
-"""Run tag by whose values Dagster bounds how many runs go at a time (`dagster.yaml`)."""
-EVALUATION_KIND, RESCORE_KIND, PROBES = "evaluation", "rescore", "service_probes"
-"""Its values: of runs that relay, that score anew, that probe how fast suppliers answer."""
+KIND_TAG, PROBES = "testbench/kind", "service_probes"
+"""Tag that says of what kind a run is, and its value of those that probe how fast suppliers answer."""
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 #: A request takes the daemon 0.3 s to submit; what is left over is asked for by the next tick.

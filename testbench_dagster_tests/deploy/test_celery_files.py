@@ -15,8 +15,8 @@ from dagster import DagsterInstance
 
 import testbench_dagster
 from testbench_dagster.defs.celery_launcher import TestbenchCeleryLauncher
+from testbench_dagster.defs.celery_queue import CeleryRunQueue
 from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS
-from testbench_dagster.defs.run_queue import TestbenchRunQueue
 from testbench_dagster_tests.deploy import units
 
 PACKAGE = Path(testbench_dagster.__file__).parent
@@ -37,7 +37,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DagsterInstance
 def test_dagster_takes_the_settings(instance: DagsterInstance) -> None:
     launcher, queue = instance.run_launcher, instance.run_coordinator
     assert isinstance(launcher, TestbenchCeleryLauncher)
-    assert isinstance(queue, TestbenchRunQueue)
+    assert isinstance(queue, CeleryRunQueue)
     assert launcher.broker == launcher.backend == os.environ["TESTBENCH_REDIS_URL"]
     limits = instance.get_concurrency_config().run_queue_config
     assert limits is not None

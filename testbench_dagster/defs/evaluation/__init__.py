@@ -17,12 +17,15 @@ from testbench_dagster.defs.evaluation.checks import evaluation_checks
 from testbench_dagster.defs.evaluation.scheduled_backfills import backfill_schedules, request_backfill
 from testbench_dagster.defs.evaluation.schedules import nightly_evaluation_schedule
 from testbench_dagster.defs.evaluation.sensors import stale_scores_sensor
-from testbench_dagster.defs.partitions import EVALUATION_KIND, KIND_TAG, RESCORE_KIND
 
 EVALUATION = ("relay_responses", "supplier_scores", "taxonomy_summaries")
 """The assets of a supplier, in their order."""
 RESCORING = EVALUATION[1:]
 """Those that relay nothing."""
+
+KIND_TAG = "testbench/kind"
+"""Run tag by whose values Dagster bounds how many runs go at a time (`dagster.yaml`)."""
+EVALUATION_KIND, RESCORE_KIND = "evaluation", "rescore"
 
 evaluate_suppliers = dg.define_asset_job(
     "evaluate_suppliers",

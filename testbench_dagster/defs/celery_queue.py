@@ -1,4 +1,4 @@
-"""Dagster's run queue, with limits that hold for runs of every origin.
+"""The run queue where runs go to Celery: limits from the environment, which hold for runs of every origin.
 
 Dagster bounds how many runs of a kind go at a time by a tag (`tag_concurrency_limits`). Our jobs carry it;
 runs that people start from an asset's page, and those of backfills from the UI, are of Dagster's own job and
@@ -14,7 +14,8 @@ import dagster as dg
 from dagster import Field, IntSource
 
 from testbench_dagster.defs.dagster_internals import ConfigurableClassData, RunQueueConfig
-from testbench_dagster.defs.partitions import EVALUATION_KIND, KIND_TAG, PROBES
+from testbench_dagster.defs.evaluation import EVALUATION_KIND, KIND_TAG
+from testbench_dagster.defs.partitions import PROBES
 
 #: Which of our assets makes a run one of a kind; of a run with several, the first counts.
 _KINDS = {"relay_responses": EVALUATION_KIND, "service_probes": PROBES}
@@ -26,14 +27,12 @@ def kind_of(assets: Iterable[dg.AssetKey]) -> str | None:
     return next((kind for asset, kind in _KINDS.items() if asset in names), None)
 
 
-class TestbenchRunQueue(dg.QueuedRunCoordinator):
+class CeleryRunQueue(dg.QueuedRunCoordinator):
     """The queue; ``evaluations`` bounds how many evaluations go at a time, beside Dagster's own settings.
 
     Unlike the limits under ``concurrency.runs`` the numbers may come from the environment, so that hosts
     that differ in nothing else share one ``dagster.yaml``.
     """
-
-    __test__ = False  # pytest: the name starts with "Test", but this is no test class
 
     def __init__(self, evaluations: int | None = None, **settings: Any) -> None:
         super().__init__(**settings)
@@ -48,7 +47,7 @@ class TestbenchRunQueue(dg.QueuedRunCoordinator):
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> TestbenchRunQueue:
+    ) -> CeleryRunQueue:
         """Build it from the validated configuration."""
         return cls(inst_data=inst_data, **config_value)
 

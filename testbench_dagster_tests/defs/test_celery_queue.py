@@ -9,17 +9,22 @@ import pytest
 import yaml
 
 from testbench_dagster.defs import dagster_internals as internals
+from testbench_dagster.defs.celery_queue import CeleryRunQueue, kind_of
 from testbench_dagster.defs.entry_points import code_origin
+from testbench_dagster.defs.evaluation import EVALUATION_KIND, KIND_TAG, RESCORE_KIND
 from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS
-from testbench_dagster.defs.partitions import EVALUATION_KIND, KIND_TAG, PROBES, RESCORE_KIND
-from testbench_dagster.defs.run_queue import TestbenchRunQueue, kind_of
+from testbench_dagster.defs.partitions import PROBES
+
+QUEUE = {"module": "testbench_dagster.defs.celery_queue", "class": "CeleryRunQueue", "config": {}}
 
 
 @pytest.fixture(scope="module")
 def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
-    """The instance that `testbench up` makes, on SQLite."""
+    """The instance that `testbench up` makes, on SQLite, with this queue."""
     home = tmp_path_factory.mktemp("queue")
-    (home / "dagster.yaml").write_text(yaml.safe_dump(INSTANCE_SETTINGS), encoding="utf-8")
+    (home / "dagster.yaml").write_text(
+        yaml.safe_dump({**INSTANCE_SETTINGS, "run_coordinator": QUEUE}), encoding="utf-8"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("DAGSTER_POSTGRES_URL", raising=False)
         patch.setenv("DAGSTER_HOME", str(home))
@@ -55,7 +60,7 @@ def queued(instance: dg.DagsterInstance, assets: list[str], tags: dict[str, str]
     )
     run = run._replace(asset_selection=frozenset(map(dg.AssetKey, assets)))
     coordinator = instance.run_coordinator
-    assert isinstance(coordinator, TestbenchRunQueue)
+    assert isinstance(coordinator, CeleryRunQueue)
     return coordinator.submit_run(dg.SubmitRunContext(run, None))  # type: ignore[arg-type]  # nobody looks at it
 
 

@@ -12,7 +12,7 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 - what is kept of sensors and schedules, and how its daemon reads that (:mod:`.set_back`);
 - metadata of single partitions, all at once (:mod:`.per_partition`);
 - the run queue's limits, and what the code says of itself that a run is of (:mod:`.run_queue`);
-- how runs are launched on Celery, what their message holds, and the event by which one is asked to end
+- what a launcher says of a run's process, and what the message of a run on Celery holds
   (:mod:`.celery_launcher`, :mod:`.celery_worker`);
 - heartbeats of daemons and the migrations that Dagster knows (:mod:`.storage_findings`).
 

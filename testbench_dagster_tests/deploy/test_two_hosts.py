@@ -22,7 +22,6 @@ import pytest
 from testbench_dagster.coordination.budgets import next_period
 from testbench_dagster.localnet.run import LocalnetProcess
 from testbench_dagster.stages.plan.remaining import budget_left
-from testbench_dagster.stores.documents import mongo as mongo_store
 from testbench_dagster_tests.busy import times_slower
 from testbench_dagster_tests.conftest import server_or_skip
 from testbench_dagster_tests.deploy.cluster import NAMES, Cluster, Redis, cluster
@@ -246,9 +245,6 @@ def test_redis_is_restarted_with_a_full_queue(running: Running) -> None:
     assert made.taken_by("host-a") > taken
 
 
-@pytest.mark.skipif(
-    mongo_store.SELECTION_MS < 20_000, reason="calls do not wait for an election in this version"
-)
 def test_the_primary_is_killed_in_mid_run(running: Running) -> None:
     made = running.made
     failures = {run["runId"] for run in made.runs("FAILURE")}

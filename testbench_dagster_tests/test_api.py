@@ -261,6 +261,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
         "since is '2026-11-01'; give a datetime with a time zone",
     ),
     ("export", {"out": "x", "until": 5}, "until is 5; give a datetime with a time zone, or None"),
+    ("export_by_day", {"out": 5}, "out is 5; give a path"),
+    ("export_by_day", {"out": "x", "since": 5}, "since is 5; give"),
     ("evidence", {"supplier": [KEY], "out": "x.zip"}, "supplier is "),
     ("evidence", {"supplier": KEY, "out": 5}, "out is 5; give a path"),
     ("evidence", {"supplier": KEY, "out": "."}, "give the path of a file"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 #: Suppliers up to which the counts of all pairs are kept: 32 MB.
-_KEPT = 2_000
+_CACHED = 2_000
 #: Cells of a comparison below which many calls cost more than a large intermediate array.
 _SMALL = 4_096
 #: Rows and columns that are compared at a time: what is added up stays in the cache of a processor.
@@ -101,26 +101,26 @@ class Counts:
         self.size, self.prompts = cells.shape
         self._plain = cells
         self._cells = Cells(cells)
-        self._kept: tuple[np.ndarray, np.ndarray] | None = None
-        if self.size <= _KEPT:
+        self._cached: tuple[np.ndarray, np.ndarray] | None = None
+        if self.size <= _CACHED:
             every = np.arange(self.size)
-            self._kept = self._cells.counts(every, self._cells, every)
+            self._cached = self._cells.counts(every, self._cells, every)
 
     def cross(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Common prompts and agreements of each of some suppliers with each of others: rows x columns."""
         import numpy as np
 
-        if self._kept is not None:
+        if self._cached is not None:
             at = np.ix_(rows, columns)
-            return self._kept[0][at], self._kept[1][at]
+            return self._cached[0][at], self._cached[1][at]
         return self._cells.counts(rows, self._cells, columns)
 
     def of_pairs(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Common prompts and agreements of pairs ``first[p]`` and ``second[p]``."""
         import numpy as np
 
-        if self._kept is not None:
-            return self._kept[0][first, second], self._kept[1][first, second]
+        if self._cached is not None:
+            return self._cached[0][first, second], self._cached[1][first, second]
         common = np.empty(len(first), dtype=np.uint16)
         agree = np.empty_like(common)
         for start in range(0, len(first), 8_192):

@@ -147,7 +147,7 @@ def test_every_check_tells_what_is_kept_of_suppliers_outside_its_run(two: Two) -
         assert "not_looked_at" not in told, name
     assert found["scores_fresh"]["n_offenders"] == 7, "not only those that are told in words"
     assert {name for name, told in found.items() if told["passed"]} == {
-        "models_unchanged", "alike_with_reference", "scores_reproducible"
+        "models_unchanged", "alike_with_reference", "scores_reproducible", "hosts_agree"
     }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ _CUT = {"changes", "suppliers", "plans", "identity_groups"}  # where a supplier 
 #: What an asset writes only where there is reason to: a change, a chain, a signature, a supplier that joined
 #: or was left, one whose turn ended early.
 SELDOM = {
-    "suppliers": {"heights", "sessions", "plans"},
+    "suppliers": {"heights", "sessions", "plans", "source_losses"},
     "sampled_prompts": {"set_aside", "void_docs"},
     "relay_responses": {"heights", "sessions", "lane_ends", "scores", "signatures", "scorer_outages"},
     "supplier_scores": {"signatures", "splits", "scorer_outages", "references", *_CUT},

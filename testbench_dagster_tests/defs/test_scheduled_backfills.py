@@ -83,6 +83,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         "supplier_sources": [{"file": "roster.json", "allow_private_networks": True}],
         "tasks": [{"name": "starter_logic", "samples": 5}, {"name": "starter_units", "samples": 5}],
         "schedules": SCHEDULES,
+        "roster": {"loss_share": 1},  # whoever is not listed any more has left, be it all
     }
     path = folder / "testbench.yaml"
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")

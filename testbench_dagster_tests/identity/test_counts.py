@@ -41,8 +41,8 @@ def test_counts_are_those_by_hand_however_they_are_made(cells: np.ndarray, small
         assert [
             list(zip(*rows, strict=True)) for rows in zip(common.tolist(), agree.tolist(), strict=True)
         ] == wanted
-        for kept in (0, 100):
-            patch.setattr(counts, "_KEPT", kept)
+        for cached in (0, 100):
+            patch.setattr(counts, "_CACHED", cached)
             of = Counts(cells)
             i, j = np.array([0, len(cells) - 1]), np.array([len(cells) - 1, 0])
             assert list(zip(*(n.tolist() for n in of.of_pairs(i, j)), strict=True)) == [wanted[0][-1]] * 2
@@ -141,7 +141,7 @@ def test_groups_are_those_of_the_full_matrix(
     ]
     later = START + timedelta(days=1)
     again = find_groups(evidence, None, before, now=later)
-    monkeypatch.setattr(counts, "_KEPT", 0)
+    monkeypatch.setattr(counts, "_CACHED", 0)
     monkeypatch.setattr(counts, "_PAIRS", 500)
     monkeypatch.setattr(tables, "_AT_ONCE", 300)
     in_blocks = find_groups(evidence, now=START)

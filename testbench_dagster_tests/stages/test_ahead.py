@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -85,11 +85,12 @@ def test_a_plan_made_by_a_clock_that_was_ahead_is_due_now(made: Stage) -> None:
 
 
 def test_a_supplier_that_failed_in_the_future_is_tried_now(made: Stage) -> None:
-    refresh_plans(made.workspace, active_suppliers(made.workspace), NOW)
+    present = datetime.now(UTC)  # which progress is dated by
+    refresh_plans(made.workspace, active_suppliers(made.workspace), present)
     record_progress(made.workspace, [], {ALPHA: "no answer"})
     (supplier,) = [one for one in active_suppliers(made.workspace) if one.key == ALPHA]
-    before = NOW - timedelta(days=3)
-    for now, rests in ((NOW, True), (before, False)):
+    before = present - timedelta(days=3)
+    for now, rests in ((present, True), (before, False)):
         due_at = Planner(made.workspace, now=now).plan(supplier).due_at
         assert due_at is not None and (due_at > now) == rests
 

@@ -156,7 +156,7 @@ class _Export:
     ) -> None:
         self._documents, self._place, self._known, self._now = documents, place, known, now
         self._files: dict[str, int] = {}
-        self._kept: dict[str, int] = {}
+        self._unchanged: dict[str, int] = {}
 
     def run(self, since: date | Literal["last"] | None) -> ExportedByDay:
         start, manifest = self._begin(since)
@@ -169,7 +169,7 @@ class _Export:
             self._save(manifest)
         manifest.read_at, manifest.through = self._now, self._now.date()
         self._save(manifest)
-        return ExportedByDay(self._files, self._kept)
+        return ExportedByDay(self._files, self._unchanged)
 
     def _begin(self, since: date | Literal["last"] | None) -> tuple[date | None, _Manifest]:
         """The first day of which all days are written, and what the place will have been told of."""
@@ -216,7 +216,7 @@ class _Export:
             found = typed.whole(self._documents, dated.of, where, sort=[(dated.at, 1)])
             written = write_documents(path, dated.of, found)
             if written < before:
-                self._kept[self._place.file(name)] = before
+                self._unchanged[self._place.file(name)] = before
                 raise _FewerError
             rows[day.isoformat()] = written
             self._files[self._place.file(name)] = written

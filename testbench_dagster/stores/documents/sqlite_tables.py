@@ -89,12 +89,14 @@ def obsolete_indexes(connection: sqlite3.Connection, collection: Collection) -> 
     return [name for (name,) in found if name.startswith(f"{collection.name}.") and name not in declared]
 
 
-def build_index(connection: sqlite3.Connection, collection: Collection, key: tuple[str, ...]) -> None:
+def build_index(
+    connection: sqlite3.Connection, collection: Collection, key: tuple[str, ...], schema: str = "main"
+) -> None:
     """Build the index over these fields unless it is there; inside a write transaction."""
     listed = ", ".join(f'"{name}"' for name in key)
     unique = "UNIQUE " if key in collection.unique else ""
     connection.execute(
-        f'CREATE {unique}INDEX IF NOT EXISTS "{index_name(collection, key)}" '
+        f'CREATE {unique}INDEX IF NOT EXISTS {schema}."{index_name(collection, key)}" '
         f'ON "{collection.name}" ({listed})'
     )
 
@@ -115,6 +117,11 @@ def stand_in(connection: sqlite3.Connection, collection: Collection, path: Path)
     existing = {row[1] for row in connection.execute(f'PRAGMA table_info("{collection.name}")')}
     if not existing:
         connection.execute(f'CREATE TEMP TABLE IF NOT EXISTS "{collection.name}" ({_columns(collection)})')
+        for key in (
+            *values.plain_indexes(collection),
+            *collection.unique,
+        ):  # queries name the index that serves them
+            build_index(connection, collection, key, schema="temp")
     elif missing := sorted(collection.fields.keys() - existing):
         raise StoreError(
             f"{path}: {collection.name} has no field {missing[0]} yet, and this user may not add it; have a "

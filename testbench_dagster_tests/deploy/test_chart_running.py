@@ -126,7 +126,7 @@ def test_the_daemon_launches_runs_as_pods_that_measure_a_supplier(
         wait_until("scores of the supplier", lambda: documents.size(SCORES.name) >= 10, 420, every_s=1)
     assert cluster.live(daemon, "daemon") == 0
     launched = {job["spec"]["template"]["metadata"]["labels"]["dagster/job"] for job in cluster.jobs.values()}
-    assert {"refresh_suppliers", "refresh_catalog", "evaluate_suppliers"} <= launched
+    assert {"refresh_catalog", "evaluate_suppliers"} <= launched
     wait_until("runs to succeed", lambda: "SUCCESS" in {run["status"] for run in runs(cluster)}, 60)
     assert "FAILURE" not in {run["status"] for run in runs(cluster)}, cluster.said("daemon")
 

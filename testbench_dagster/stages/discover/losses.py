@@ -2,7 +2,7 @@
 
 An empty list, the first page of several, a list that was cut short: all look as if suppliers had left. The
 rule: where a source leaves out all that are known of it, or more than ``roster.loss_share`` of them within
-``roster.loss_minutes`` (two may always leave), its suppliers stay until ``roster.loss_looks`` looks in a row
+``roster.loss_minutes`` (ten may always leave), its suppliers stay until ``roster.loss_looks`` looks in a row
 over at least that time missed the same ones. Fewer leave at once. A share of 1 believes every loss at once.
 """
 
@@ -18,8 +18,9 @@ from testbench_dagster.core.records.sources import SourceLossRecord
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stores.documents import DocumentStore, typed
 
-#: So many may leave a source at once, whatever its size, unless they are all it has.
-FEW = 2
+#: So many may leave a source at once, whatever its size, unless they are all it has: in a small network people
+#: come and go, and a list that was cut short leaves out more.
+FEW = 10
 _MARK = 16  # characters: a document holds those of nine hundred thousand suppliers
 
 

@@ -18,8 +18,8 @@ from testbench_dagster.core.records.sources import SourceLossRecord
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stores.documents import DocumentStore, typed
 
-#: So many may leave a source at once, whatever its size, unless they are all it has: in a small network people
-#: come and go, and a list that was cut short leaves out more.
+#: So many may leave a source at once, whatever its size, unless they are all it has: in a small network
+#: suppliers come and go, and a list that was cut short leaves out more.
 FEW = 10
 _MARK = 16  # characters: a document holds those of nine hundred thousand suppliers
 

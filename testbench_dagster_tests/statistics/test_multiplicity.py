@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbench_dagster.statistics.evalues import log_e_at_least
-from testbench_dagster.statistics.multiplicity import e_bh_threshold, family_wise_threshold, holm
+from testbench_dagster.statistics.multiplicity import e_bh_least, e_bh_threshold, family_wise_threshold, holm
 
 
 def e_bh(log_e, alpha: float) -> np.ndarray:
@@ -74,3 +74,14 @@ def test_holm_is_the_procedure_of_the_book() -> None:
         {"b": 0.04, "a": 0.06, "c": 0.06, "d": 0.5}
     )
     assert holm({}) == {}
+
+
+@given(st.lists(st.floats(-5, 40), min_size=1, max_size=40), st.sampled_from([0.01, 0.05, 0.5]))
+def test_small_e_values_may_be_left_out_where_their_number_is_told(log_e: list[float], alpha: float) -> None:
+    large = [one for one in log_e if one >= e_bh_least(alpha)]
+    assert e_bh_threshold(large, alpha, tests=len(log_e)) == e_bh_threshold(log_e, alpha)
+
+
+def test_there_are_no_more_values_than_tests() -> None:
+    with pytest.raises(ValueError, match="tests must be 2 or more"):
+        e_bh_threshold([3.0, 4.0], 0.05, tests=1)

@@ -44,6 +44,7 @@ SELDOM = {
     "supplier_scores": {"signatures", "splits", "scorer_outages", "references", *_CUT},
     "identity_groups": {"changes", "splits", "suppliers", "plans", "public_gaps"},
     "service_probes": {"heights", "sessions"},
+    "leaderboard": {"group_scores"},
 }
 #: What evaluates its check in the same step.
 CHECKS_ITSELF = ("service_probes",)

@@ -29,6 +29,7 @@ from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.rankings import (
     GroupScoresRecord,
     LeaderboardRecord,
+    RankingPartRecord,
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
@@ -67,6 +68,7 @@ RECORDS: tuple[type[Record], ...] = (
     TaxonomySummaryRecord,
     LeaderboardRecord,
     GroupScoresRecord,
+    RankingPartRecord,
     SupplierSnapshotRecord,
     ServiceQualityRecord,
     IdentityGroupRecord,

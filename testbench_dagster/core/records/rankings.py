@@ -146,7 +146,10 @@ class LeaderboardRecord(Record):
     rests_on: str | None = queryable(
         "changes with whatever of stores and configuration it follows from", default=None
     )
-    entries: list[dict[str, Any]] = content("suppliers, best first: the columns of a leaderboard as JSON")
+    entries: list[dict[str, Any]] = content(
+        "suppliers, best first: the columns of a leaderboard as JSON; the first 2,000 of them"
+    )
+    parts: int = content("how many documents of `ranking_parts` have the others", default=0)
 
 
 @view(LeaderboardRecord)
@@ -185,7 +188,26 @@ class GroupScoresRecord(Record):
     id: str = key("follows from the group")
     group: str = queryable("name of the group")
     made_at: datetime = queryable("as of which instant they were read")
-    entries: list[dict[str, Any]] = content("suppliers: the columns of a leaderboard as JSON, without ranks")
+    entries: list[dict[str, Any]] = content(
+        "suppliers: the columns of a leaderboard as JSON, without ranks; the first 2,000 of them"
+    )
+    parts: int = content("how many documents of `ranking_parts` have the others", default=0)
+
+
+@record(
+    "ranking_parts",
+    one_per="2,000 suppliers of a ranking, or of the scores on a group, but the first",
+    kind=VIEW,
+    indexes=(("ranking", "made_at"),),
+)
+class RankingPartRecord(Record):
+    """What of a ranking does not fit into its document: MongoDB's hold 16 MB."""
+
+    id: str = key("follows from the ranking, when it was made, and the number")
+    ranking: str = queryable("id of the ranking, or of the scores on a group")
+    made_at: datetime = queryable("as of which instant it was made")
+    number: int = queryable("its place, from 1")
+    entries: list[dict[str, Any]] = content("suppliers, in order: as in the document that this continues")
 
 
 @view(GroupScoresRecord)

@@ -19,6 +19,7 @@ from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.rankings import (
     GroupScoresRecord,
     LeaderboardRecord,
+    RankingPartRecord,
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
@@ -157,6 +158,7 @@ def leaderboard_asset(automation: AutomationSettings) -> dg.AssetsDefinition:
                 LeaderboardRecord.collection.name: "one per taxonomy, and the files in "
                 "TESTBENCH_HOME/published and where `publish` says",
                 GroupScoresRecord.collection.name: "one per group of tasks",
+                RankingPartRecord.collection.name: "where there are more than 2,000 suppliers",
             },
         ),
     )

@@ -38,6 +38,7 @@ from testbench_dagster.ranking.ranking import (
 from testbench_dagster.stages.discover.roster import active_suppliers, asked_with
 from testbench_dagster.stages.identify.public_gaps import public_gaps
 from testbench_dagster.stages.identify.references import as_reference
+from testbench_dagster.stages.rank.stored import all_entries, write_rankings
 from testbench_dagster.stages.rank.task_entries import group_members, reliability, task_entries
 from testbench_dagster.stages.read.identity import current_abilities
 from testbench_dagster.stages.read.service import headlines, service_mark
@@ -259,7 +260,7 @@ def store_board(workspace: Workspace, board: Board) -> None:
         for name, entries in board.rankings.items()
         if entries
     ]
-    typed.upsert(workspace.documents, LeaderboardRecord, records)
+    write_rankings(workspace.documents, LeaderboardRecord, records)
     of_groups = [
         GroupScoresRecord(
             id=document_id("group scores", name),
@@ -270,7 +271,7 @@ def store_board(workspace: Workspace, board: Board) -> None:
         for name, entries in board.group_scores.items()
         if entries
     ]
-    typed.upsert(workspace.documents, GroupScoresRecord, of_groups)
+    write_rankings(workspace.documents, GroupScoresRecord, of_groups)
 
 
 def stored_entries(workspace: Workspace, now: datetime | None = None) -> list[Entry] | None:
@@ -293,7 +294,13 @@ def stored_entries(workspace: Workspace, now: datetime | None = None) -> list[En
         return None
     order = {name: place for place, name in enumerate(t.name for t in configured_taxonomies(workspace))}
     ranked_by = sorted(records.values(), key=lambda one: order.get(one.taxonomy, len(order)))
-    return [Entry.from_json(row) for one in ranked_by for row in one.entries]
+    entries: list[Entry] = []
+    for one in ranked_by:
+        rows = all_entries(workspace.documents, one)
+        if rows is None:
+            return None
+        entries += map(Entry.from_json, rows)
+    return entries
 
 
 def _rests_on(workspace: Workspace, suppliers: Sequence[Supplier]) -> str:

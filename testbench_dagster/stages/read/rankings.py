@@ -23,6 +23,7 @@ from testbench_dagster.ranking.entry import Entry
 from testbench_dagster.ranking.places import Place, places, shares_of_best
 from testbench_dagster.ranking.ranking import ranked_again, ranked_by_node
 from testbench_dagster.stages.discover.roster import known_suppliers
+from testbench_dagster.stages.rank.stored import read_ranking
 from testbench_dagster.stages.read.identity import current_abilities
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -129,7 +130,7 @@ class Rankings:
         )
 
     def _read_by_group(self, stored: StoredGroupScores, taxonomy: str, apis: Mapping[str, str]) -> Ranking:
-        record = typed.get(self._workspace.documents, GroupScoresRecord, stored.id)
+        record = read_ranking(self._workspace.documents, GroupScoresRecord, stored.id)
         entries = [] if record is None else [Entry.from_json(row) for row in record.entries]
         return Ranking(taxonomy, stored.made_at, ranked_again(entries, apis), task=stored.group)
 
@@ -140,7 +141,7 @@ class Rankings:
         return cached.get(stored.made_at, lambda: self._read(stored))
 
     def _read(self, stored: StoredRanking) -> Ranking:
-        record = typed.get(self._workspace.documents, LeaderboardRecord, stored.id)
+        record = read_ranking(self._workspace.documents, LeaderboardRecord, stored.id)
         if record is None:  # replaced by nothing meanwhile
             return Ranking(stored.taxonomy, stored.made_at, ())
         return Ranking(record.taxonomy, record.made_at, [Entry.from_json(row) for row in record.entries])

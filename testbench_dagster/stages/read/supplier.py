@@ -11,12 +11,13 @@ from testbench_dagster.core.records.attempts import FaultCount
 from testbench_dagster.core.records.declaring import ID, Record
 from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
 from testbench_dagster.core.records.public_gaps import PublicGapRecord
-from testbench_dagster.core.records.rankings import LeaderboardRecord
+from testbench_dagster.core.records.rankings import LeaderboardRecord, StoredRanking
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.service_quality import ServiceQuality
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.identify.public_gaps import newest_gaps
+from testbench_dagster.stages.rank.stored import read_ranking
 from testbench_dagster.stages.read.answers import required_supplier
 from testbench_dagster.stages.read.service import recent_service
 from testbench_dagster.stages.read.spending import DaySpent, spending
@@ -98,14 +99,15 @@ def supplier_page(workspace: Workspace, key: str, *, now: datetime | None = None
     supplier, documents = required_supplier(workspace, key), workspace.documents
     [(_, windows)] = primary_windows(workspace, [supplier], now)
     groups = group_rows(workspace, supplier, now)
-    boards = typed.find(documents, LeaderboardRecord, sort=[("taxonomy", 1)])
+    stored = sorted(typed.find(documents, StoredRanking), key=lambda one: one.taxonomy)
+    boards = [read_ranking(documents, LeaderboardRecord, one.id) for one in stored]
     since = {"supplier": key, "finished_at": {"gt": now - FAULTS_OF}}
     changes = typed.find(documents, ChangeRecord, {"supplier": key}, sort=[("at", -1)], limit=1)
     return SupplierPage(
         supplier=supplier,
         windows=windows,
         groups=groups,
-        entries=[entry for board in boards for entry in board.entries if entry["supplier"] == key],
+        entries=[entry for board in boards if board for entry in board.entries if entry["supplier"] == key],
         group=typed.get(documents, IdentityGroupRecord, key),
         faults={row.fault: row.n for row in sorted(typed.group(documents, FaultCount, since))},
         change=next(changes, None),

@@ -3,8 +3,9 @@
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
 ``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``,
 ``service_probes``.
-Views (rebuilt from facts): ``windows``, ``health``, ``taxonomy_summaries``, ``leaderboards``, ``plans``,
-``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``, ``service_quality``.
+Views (rebuilt from facts): ``windows``, ``health``, ``taxonomy_summaries``, ``leaderboards``,
+``ranking_parts``, ``plans``, ``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``,
+``service_quality``.
 Roster: ``suppliers``, ``installations``, ``source_losses``, ``heights``, ``sessions``. Coordination of
 processes: ``heartbeats``, ``statements``, ``leases``, ``budgets``, ``paces``, ``probe_seeds``.
 """
@@ -30,6 +31,7 @@ from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.rankings import (
     GroupScoresRecord,
     LeaderboardRecord,
+    RankingPartRecord,
     SupplierSnapshotRecord,
     TaxonomySummaryRecord,
 )
@@ -70,6 +72,7 @@ TAXONOMY_SUMMARIES = TaxonomySummaryRecord.collection
 
 LEADERBOARDS = LeaderboardRecord.collection
 GROUP_SCORES = GroupScoresRecord.collection
+RANKING_PARTS = RankingPartRecord.collection
 
 SUPPLIER_SNAPSHOTS = SupplierSnapshotRecord.collection
 
@@ -119,6 +122,7 @@ ALL = (
     TAXONOMY_SUMMARIES,
     LEADERBOARDS,
     GROUP_SCORES,
+    RANKING_PARTS,
     SUPPLIER_SNAPSHOTS,
     SERVICE_QUALITY,
     PLANS,

@@ -54,10 +54,12 @@ def all_entries(documents: DocumentStore, ranking: R) -> list[dict[str, Any]] | 
     if not ranking.parts:
         return ranking.entries
     where = {"ranking": ranking.id, "made_at": ranking.made_at}
-    parts = list(typed.find(documents, RankingPartRecord, where, sort=[("number", 1)]))
-    if len(parts) != ranking.parts:
+    others: list[RankingPartRecord] = list(
+        typed.find(documents, RankingPartRecord, where, sort=[("number", 1)])
+    )
+    if len(others) != ranking.parts:
         return None
-    return [*ranking.entries, *(entry for part in parts for entry in part.entries)]
+    return [*ranking.entries, *(entry for part in others for entry in part.entries)]
 
 
 def read_ranking(documents: DocumentStore, kind: type[R], id_: str) -> R | None:

@@ -28,7 +28,7 @@ from testbench_dagster.stores.documents.connections import (
     Snapshot,
     connect,
     connect_to_read,
-    is_writable,
+    is_read_alone,
     worded,
 )
 from testbench_dagster.stores.documents.values import from_milliseconds, milliseconds
@@ -266,7 +266,7 @@ class DatasetStore:
     def _snapshot(self) -> Snapshot | None:
         """Of an embedded file that is read as if nobody wrote it."""
         path = Path(self._url.database or "")
-        if self._url.get_backend_name() != "sqlite" or is_writable(path):
+        if self._url.get_backend_name() != "sqlite" or not is_read_alone(path):
             return None
         return Snapshot.of(path)
 
@@ -407,7 +407,7 @@ def _engine(url: URL) -> Engine:
 
 def _sqlite(path: Path) -> sqlite3.Connection:
     """A connection to the file: to read it alone where this user may not write it."""
-    return connect(path) if is_writable(path) or not is_stored(path) else connect_to_read(path)
+    return connect_to_read(path) if is_read_alone(path) else connect(path)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -118,7 +118,7 @@ class Connections:
     @property
     def read_alone(self) -> bool:
         """Whether this user may read the file and not write it."""
-        return not is_writable(self.path) and is_stored(self.path)
+        return is_read_alone(self.path)
 
     def _open(self, slot: _Slot) -> None:
         slot.pid = os.getpid()
@@ -199,6 +199,14 @@ def connect(path: Path) -> sqlite3.Connection:
 def is_writable(path: Path) -> bool:
     """Whether this user may write the file, and what SQLite puts beside it."""
     return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def is_read_alone(path: Path) -> bool:
+    """Whether a file is there that this user may read and not write.
+
+    In this order: one that another process is about to make cannot be written before it is there.
+    """
+    return is_stored(path) and not is_writable(path)
 
 
 @dataclass(frozen=True)

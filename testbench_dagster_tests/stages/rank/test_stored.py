@@ -49,6 +49,7 @@ def test_all_rows_come_back_in_their_order(
     assert read_ranking(documents, LeaderboardRecord, "another") is None
 
 
+@pytest.mark.slow(minutes=0.1)
 def test_a_ranking_of_fifty_thousand_is_stored(documents: DocumentStore) -> None:
     """As one document it has more than MongoDB's 16 MB."""
     whole = ranking(50_000, wide=True)

@@ -1,7 +1,7 @@
 """Whose suppliers a store holds: one installation's. A second one over it would retire the first one's.
 
 An installation is called as ``installation`` in testbench.yaml says, or by a name drawn once, which its home
-holds for that configuration file. Hosts with homes of their own belong to it where they have
+holds for the folder of its configuration file. Hosts with homes of their own belong to it where they have
 the same name, or the same sources and configured suppliers: their home takes note of it. Whoever belongs to
 it may change its sources, and who is no longer listed leaves. Everybody else is refused.
 """
@@ -135,11 +135,11 @@ def _named(labels: Sequence[str]) -> str:
 
 
 def _file(config: Config) -> Path:
-    """Of one configuration file: a second one that shares the home is no less a second installation.
+    """Of the configuration files of one folder; another that shares the home is of a second installation.
 
-    By where it lies as seen from the home: both may be moved together.
+    By where the folder lies as seen from the home: both may be moved together.
     """
-    return config.home / f"installation-{content_hash(os.path.relpath(config.path, config.home))[:12]}"
+    return config.home / f"installation-{content_hash(os.path.relpath(config.path.parent, config.home))[:12]}"
 
 
 def _kept_name(config: Config) -> str | None:

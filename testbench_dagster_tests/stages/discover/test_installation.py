@@ -118,7 +118,21 @@ def test_a_home_that_cannot_be_written_is_known_by_its_sources(
     assert not refresh_roster(second).anything_new
 
 
-def test_two_configurations_of_one_home_are_two_installations(
+def test_configurations_of_one_folder_are_one_installation(
+    host: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    first = host("one", "ab")
+    refresh_roster(first)
+    other = tmp_path / "one" / "other.yaml"
+    settings = yaml.safe_load((tmp_path / "one" / "testbench.yaml").read_text(encoding="utf-8"))
+    settings["suppliers"][0]["address"] = "c"
+    other.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    with Workspace(load_config(other)) as second:
+        assert refresh_roster(second).left == ["a@external"]
+        assert keys(second) == ["b@external", "c@external"]
+
+
+def test_configurations_of_two_folders_with_one_home_are_two_installations(
     host: Callable[..., Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the embedded stores, too."""

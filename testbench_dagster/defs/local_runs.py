@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import date
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple, cast
 
 import dagster as dg
@@ -220,8 +221,10 @@ class LocalRuns:
     def __enter__(self) -> LocalRuns:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._resources.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.__exit__(kind, error, trace)  # whoever words errors of Dagster's home has to see them
 
     def refresh_suppliers(self) -> None:
         """Materialize the roster; adds the supplier partitions."""

@@ -289,7 +289,7 @@ _ANYTHING = re.compile(
     r"|(string)?[dD]ata\..*|.*\.priorityClassName|.*\.runtimeClassName|.*\.tolerations\..*|.*\.claimName"
     r"|.*containers\.[0-9]+\.name|.*[cC]ontainers\.[0-9]+\.name|.*\.env\.[0-9]+\.value"
     r"|.*\.volumeMounts\.[0-9]+\.mountPath|.*\.ports\.[0-9]+\.name|.*\.ingressClassName|.*\.path"
-    r"|.*\.namespaceSelector\..*|.*\.metrics\.0\.resource\.name|metadata\.namespace"
+    r"|spec\.rules\.[0-9]+\.host|.*\.namespaceSelector\..*|.*\.metrics\.0\.resource\.name|metadata\.namespace"
 )
 
 

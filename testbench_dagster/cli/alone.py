@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from testbench_dagster.config import Config
-from testbench_dagster.stores.files import alone, create_folder, is_stored, writing
+from testbench_dagster.stores.files import ANOTHER_DISK, alone, create_folder, is_stored, writing
 
 _LOCK = "up.lock"
 
@@ -41,7 +41,7 @@ def alone_at_home(config: Config, url: str) -> Iterator[bool]:
 
     with alone(path, who):
         killed = path.stat().st_size > 0
-        with writing(path, "let this user write it"):
+        with writing(path, f"{ANOTHER_DISK}, which this user may write"):
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}, {url}\n", encoding="utf-8")
         try:
             yield killed

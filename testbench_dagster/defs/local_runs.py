@@ -207,14 +207,15 @@ class LocalRuns:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._resources = ExitStack()
-        self._resources.enter_context(ignoring_alone())
-        # what is refused here is refused before Dagster's home is made
-        self._resources.enter_context(evaluating(workspace))
-        self._instance = self._resources.enter_context(opened_instance(workspace.config))
-        self._definitions = build_definitions(workspace)
-        own = statement(workspace.config, workspace.specs)
-        self._tags = {**statement_tags(own), REQUESTED_BY_TAG: own_host(), HOST_TAG: own_host()}
+        with ExitStack() as resources:
+            resources.enter_context(ignoring_alone())
+            # what is refused here is refused before Dagster's home is made
+            resources.enter_context(evaluating(workspace))
+            self._instance = resources.enter_context(opened_instance(workspace.config))
+            self._definitions = build_definitions(workspace)
+            own = statement(workspace.config, workspace.specs)
+            self._tags = {**statement_tags(own), REQUESTED_BY_TAG: own_host(), HOST_TAG: own_host()}
+            self._resources = resources.pop_all()
         #: By name the newest verdict on each asset check that was evaluated.
         self.checks: dict[str, CheckVerdict] = {}
 

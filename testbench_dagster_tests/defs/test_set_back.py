@@ -20,7 +20,7 @@ from dagster._daemon.sensor import is_under_min_interval
 from testbench_dagster.defs import automation, dagster_internals, set_back
 from testbench_dagster.defs.entry_points import code_origin
 from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS
-from testbench_dagster.defs.network.sensors import _Cursor
+from testbench_dagster.defs.network.sensors import _report_is_due
 from testbench_dagster.defs.storage import POSTGRES_ENV
 
 DAY = 86_400.0
@@ -124,4 +124,4 @@ def test_a_report_of_the_future_is_due_now() -> None:
 
     now = datetime.now(UTC)
     for at, due in ((now + timedelta(days=3), True), (now, False), (now - timedelta(hours=2), True)):
-        assert _Cursor(at).report_is_due(now) == due
+        assert _report_is_due(f'{{"reported_at": "{at.isoformat()}"}}', now) == due

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -41,39 +40,12 @@ _READ_WITHIN_S = 40.0  # a tick has 60 s
 _DATA_VERSION = "dagster/data_version"  # Dagster's tag
 
 
-@dataclass(frozen=True)
-class _Cursor:
-    """What a tick tells the next one.
-
-    ``asked_to`` is the last partition, in their order, whose first evaluation is no more to be requested: it
-    was, or others do it. Empty for none; None where nothing tells it.
-    """
-
-    reported_at: datetime | None = None
-    asked_to: str | None = None
-
-    @classmethod
-    def read(cls, text: str | None) -> _Cursor:
-        if not text:
-            return cls()
-        told = json.loads(text)
-        return cls(datetime.fromisoformat(told["reported_at"]), told.get("asked_to"))
-
-    def first_unasked(self, order: Sequence[str]) -> int:
-        """Place in ``order`` of the first partition to request; who is there without a cursor is known."""
-        if self.asked_to == "":
-            return 0
-        return order.index(self.asked_to) + 1 if self.asked_to in order else len(order)
-
-    def report_is_due(self, now: datetime) -> bool:
-        if self.reported_at is None or is_ahead(self.reported_at, now):
-            return True
-        return self.reported_at + _REPORT_EVERY <= now
-
-    def text(self) -> str | None:
-        if self.reported_at is None:
-            return None
-        return json.dumps({"reported_at": self.reported_at.isoformat(), "asked_to": self.asked_to})
+def _report_is_due(cursor: str | None, now: datetime) -> bool:
+    """Whether the roster is to be shown again, though nothing is new."""
+    if not cursor:
+        return True
+    reported_at = datetime.fromisoformat(json.loads(cursor)["reported_at"])
+    return reported_at + _REPORT_EVERY <= now or is_ahead(reported_at, now)
 
 
 def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
@@ -96,7 +68,6 @@ def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
         report = refresh_roster(workspace, deadline_s=_READ_WITHIN_S, most_new=NEW_KEYS_PER_TICK)
         for what, told in [*report.problems.items(), *report.warnings.items()]:
             context.log.warning(f"{what}: {told}")
-        cursor = _Cursor.read(context.cursor)
         before = list(context.instance.get_dynamic_partitions(SUPPLIER))
         known = set(before)
         added = list(islice((key for key in report.active if key not in known), NEW_KEYS_PER_TICK))
@@ -104,12 +75,12 @@ def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
         order = [*before, *added]
         busy = suppliers_in_flight(context.instance, order, probed=True)
         dropped = _droppable(context.instance, workspace, known.difference(report.active), busy, now)
-        runs, asked_to = _first_evaluations(workspace, order, cursor.first_unasked(before), busy)
-        if not (report.anything_new or added or dropped or runs or cursor.report_is_due(now)):
+        runs = _first_evaluations(workspace, order, added, busy)
+        if not (report.anything_new or added or dropped or _report_is_due(context.cursor, now)):
             doubted = "".join(f"; {told}" for told in report.doubted.values())
             return dg.SensorResult(
                 skip_reason=f"{counted(len(report.active), 'supplier')}, nothing new{doubted}",
-                cursor=_Cursor(cursor.reported_at, asked_to).text(),
+                cursor=context.cursor,
             )
         return dg.SensorResult(
             dynamic_partitions_requests=[supplier_partitions.build_delete_request(dropped)]
@@ -123,7 +94,7 @@ def new_suppliers_sensor(automation: AutomationSettings) -> dg.SensorDefinition:
                     tags={_DATA_VERSION: roster_version(report.known)},
                 )
             ],
-            cursor=_Cursor(now, asked_to).text(),
+            cursor=json.dumps({"reported_at": now.isoformat()}),
         )
 
     return new_suppliers
@@ -149,25 +120,20 @@ def _droppable(
 
 
 def _first_evaluations(
-    workspace: Workspace, order: Sequence[str], start: int, busy: Collection[str]
-) -> tuple[list[dg.RunRequest], str]:
-    """Runs of those from a place in ``order`` on that nobody planned yet, and the last that was looked at.
+    workspace: Workspace, order: Sequence[str], added: Sequence[str], busy: Collection[str]
+) -> list[dg.RunRequest]:
+    """Runs of who joined just now and was never planned, as many as a tick may request.
 
-    As many as a tick may request; none while there is nothing to ask.
+    Whoever else was never evaluated is due, and left to `stale_scores`: were both to ask, a supplier would be
+    evaluated twice at the same time.
     """
-    size, runs = suppliers_per_run(), []
-    joined = order[start : start + size * RUNS_PER_TICK]
-    if joined and catalog_is_ready(workspace):
-        planned = typed.by_id(workspace.documents, PlanId, joined)
-        wanted = [key for key in joined if key not in planned and key not in busy]
-        ranges = pack_ranges(order, wanted, size)
-        place = {key: i for i, key in enumerate(order)}
-        runs = [
-            # a key that was dropped and is added again stands at another place: that is another first time
-            dg.RunRequest(
-                run_key=run_key("first", first, last, str(place[first])), tags=range_tags(first, last)
-            )
-            for first, last in ranges[:RUNS_PER_TICK]
-        ]
-        start = place[ranges[RUNS_PER_TICK][0]] if len(ranges) > RUNS_PER_TICK else start + len(joined)
-    return runs, order[start - 1] if start else ""
+    if not added or not catalog_is_ready(workspace):
+        return []
+    planned = typed.by_id(workspace.documents, PlanId, added)
+    wanted = [key for key in added if key not in planned and key not in busy]
+    place = {key: i for i, key in enumerate(order)}
+    return [
+        # a key that was dropped and is added again stands at another place: that is another first time
+        dg.RunRequest(run_key=run_key("first", first, last, str(place[first])), tags=range_tags(first, last))
+        for first, last in pack_ranges(order, wanted, suppliers_per_run())[:RUNS_PER_TICK]
+    ]

@@ -208,8 +208,8 @@ class Cluster(Platform):
         assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def at_work(self) -> list[dict[str, Any]]:
-        """Runs that hold a slot."""
-        return self.runs(*(status for status in UNFINISHED if status != "QUEUED"))
+        """Runs that hold a slot: not those that wait in the queue, or are just being put there."""
+        return self.runs(*(status for status in UNFINISHED if status not in ("QUEUED", "NOT_STARTED")))
 
     def pids(self, word: str) -> list[int]:
         """None beside those of the hosts and services, which end with their parents."""

@@ -242,8 +242,7 @@ def replica_set(folder: Path, members: int = 3) -> Iterator[ReplicaSet]:
         for number in range(members):
             place = folder / f"member-{number}"
             place.mkdir()
-            ports.append(free_port())
-            running[ports[-1]] = start_mongod(place, ports[-1], joins=True)
+            ports.append(_start_member(place, running))
         hosts = [f"127.0.0.1:{port}" for port in ports]
         with MongoClient(hosts[0], directConnection=True, serverSelectionTimeoutMS=5000) as client:
             listed = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
@@ -254,6 +253,20 @@ def replica_set(folder: Path, members: int = 3) -> Iterator[ReplicaSet]:
         for process in running.values():  # what they hold is thrown away; one without a majority ends slowly
             process.kill()
             process.wait()
+
+
+def _start_member(place: Path, running: dict[int, subprocess.Popen[bytes]]) -> int:
+    """Start a member on a port that is free, and say which: of many processes another may take it first."""
+    tries = 3
+    while True:
+        port, tries = free_port(), tries - 1
+        try:
+            running[port] = start_mongod(place, port, joins=True)
+        except RuntimeError:
+            if not tries:
+                raise
+        else:
+            return port
 
 
 def _wait_for_members(client: MongoClient[dict[str, Any]], hosts: list[str]) -> None:

@@ -54,9 +54,15 @@ class Cells:
             common = np.full((len(rows), len(columns)), self.prompts, dtype=np.uint16)
         else:
             common = (self._there[rows] @ other._there[columns].T).astype(np.uint16)
-        ours = self._by_prompt[:, rows]
+        ours = self._some(rows)
         ours = np.where(ours == NONE, NONE - 1, ours)  # two that lack an answer do not look alike
-        return common, _agreements(ours, other._by_prompt[:, columns])
+        return common, _agreements(ours, other._some(columns))
+
+    def _some(self, rows: np.ndarray) -> np.ndarray:
+        """Prompts x rows, each prompt's numbers side by side: otherwise comparing takes ten times as long."""
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (rows[1:] > rows[:-1]).all():
+            return self._by_prompt[:, rows[0] : rows[-1] + 1]  # they follow each other: no copy
+        return self._by_prompt.take(rows, axis=1)
 
 
 def _agreements(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How long does it take to compare all suppliers of a service with each other?
 
-    python benchmarks/identity.py [--suppliers 1000 5000] [--backends 150] [--prompts 300]
+    python benchmarks/identity.py [--suppliers 1000 5000 50000] [--backends 150] [--prompts 300]
 
 Suppliers answer at temperature 0 for so many backends, twins alike on .95 of prompts, unrelated ones on .106.
 Timed, each part on its own: reading answers into the matrix, groups of all suppliers from nothing, and the
@@ -25,7 +25,7 @@ from pathlib import Path
 import yaml
 
 from testbench_dagster.config import load_config
-from testbench_dagster.identity import Answer, Evidence, Grouping, find_changes, find_groups
+from testbench_dagster.identity import Answer, AnswerTable, Evidence, Grouping, find_changes, find_groups
 from testbench_dagster.stages.discover.roster import refresh_roster
 from testbench_dagster.stages.identify.identify import refresh_identity
 from testbench_dagster.stages.workspace import Workspace
@@ -54,11 +54,11 @@ def answers(suppliers: int, backends: int, prompts: int, seed: int = 7) -> Itera
                 yield Answer(f"s{s:05d}", f"p{t:04d}", f"task{t % 4}", at, again, prefix)
 
 
-def peer(given: list[Answer], suppliers: int) -> float:
+def peer(given: AnswerTable, suppliers: int) -> float:
     """Seconds that a loop over all pairs of suppliers takes, measured on some of them."""
     prefixes: dict[str, dict[str, str]] = {}
-    for answer in given:
-        prefixes.setdefault(answer.supplier, {})[answer.prompt] = answer.answer_prefix[:20]
+    for name in given.suppliers[: PEER_PAIRS + 1]:
+        prefixes[name] = {a.prompt: a.answer_prefix[:20] for a in given.of_supplier(name)}
     pairs = list(islice(combinations(prefixes.values(), 2), PEER_PAIRS))
     start = time.perf_counter()
     for a, b in pairs:
@@ -132,7 +132,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     lines = []
     for suppliers in chosen.suppliers:
-        given = list(answers(suppliers, chosen.backends, chosen.prompts))
+        given = AnswerTable.of(answers(suppliers, chosen.backends, chosen.prompts))
         start = time.perf_counter()
         evidence = Evidence.of(given)
         read = time.perf_counter()
@@ -160,11 +160,11 @@ def main() -> None:
             f"{suppliers:,}: {len(grouping.groups)} groups, {wrong} pairs merged wrongly, {right:,} of "
             f"{twins:,} twin pairs merged, {len(changes)} changes, matrix and groups {total:.1f} s{verdict}"
         )
-    given = list(answers(min([1000, *chosen.suppliers]), chosen.backends, chosen.prompts))
+    stored = list(answers(min([1000, *chosen.suppliers]), chosen.backends, chosen.prompts))
     with tempfile.TemporaryDirectory() as folder:
-        first, second = stage(given, Path(folder))
+        first, second = stage(stored, Path(folder))
     lines.append(
-        f"stage over the embedded store, {len(given):,} attempts: {first:.1f} s, then {second:.1f} s"
+        f"stage over the embedded store, {len(stored):,} attempts: {first:.1f} s, then {second:.1f} s"
     )
     print("\n" + "\n".join(lines))
 

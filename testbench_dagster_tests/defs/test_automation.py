@@ -147,10 +147,10 @@ def test_suppliers_join_some_at_a_tick_and_nobody_is_left_out(
     room: Room, materialized: Materialized, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Partitions faster than runs: whom a tick may not request `stale_scores` does, and nobody twice."""
-    monkeypatch.setattr(sensors, "NEW_KEYS_PER_TICK", 250)
+    monkeypatch.setattr(sensors, "NEW_KEYS_PER_TICK", 120)
     monkeypatch.setattr(sensors, "RUNS_PER_TICK", 2)
     room.workspace.datasets = materialized.workspace.datasets  # there is something to ask
-    roster(tmp_path, 600)
+    roster(tmp_path, 300)
     cursor, there, known, asked = None, [], [], []
     for _ in range(4):
         result = room.tick("new_suppliers", cursor)
@@ -159,7 +159,7 @@ def test_suppliers_join_some_at_a_tick_and_nobody_is_left_out(
         there.append(len(room.instance.get_dynamic_partitions("supplier")))
         known.append(room.workspace.documents.count(SUPPLIERS))
         asked += ranges(result)
-    assert there == known == [250, 500, 600, 600]
+    assert there == known == [120, 240, 300, 300]
     assert len(asked) == 2 + 2 + 2, "those who joined at the tick"
     order = list(room.instance.get_dynamic_partitions("supplier"))
     job = room.definitions.resolve_job_def("evaluate_suppliers")

@@ -33,7 +33,8 @@ from testbench_dagster.stages.publish.export import export_parquet
 from testbench_dagster.stages.score.windows import refresh_window_cache
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
-from testbench_dagster_tests.stages.publish.days import AFTER, BEFORE, TODAY, examined, fill_day
+from testbench_dagster_tests.examined import examined
+from testbench_dagster_tests.stages.publish.days import AFTER, BEFORE, TODAY, fill_day
 
 TARGET_S, TARGET_MB, SAMPLES = 5.0, 300, 10_000
 DAYS = (30, 90, 300)

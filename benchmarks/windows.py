@@ -28,7 +28,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,13 +36,12 @@ import yaml
 
 from testbench_dagster.config import load_config
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
-from testbench_dagster.core.registration import Registration, StoredDoc
+from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.core.window import Window
 from testbench_dagster.scoring.reliability import calls_of
 from testbench_dagster.scoring.rows import Aggregation, task_windows
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
-from testbench_dagster.stages.sample.catalogue import refresh_dataset
 from testbench_dagster.stages.score.clusters import Clusters
 from testbench_dagster.stages.score.empty import EmptyScores
 from testbench_dagster.stages.score.samples import samples_by_task
@@ -60,6 +58,7 @@ from testbench_dagster.stages.summarize.refresh import configured_taxonomies, su
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import document_id, typed
 from testbench_dagster.stores.documents.collections import ATTEMPTS, PROMPTS, SCORES, WINDOWS
+from testbench_dagster_tests.growing import register_over_one_dataset
 
 TARGET_S = 60.0
 TAXONOMIES = 3
@@ -104,17 +103,9 @@ def prepare(folder: Path, suppliers: int, tasks: int, docs: int, services: int =
 
 def register(workspace: Workspace) -> dict[str, Registration]:
     """Register every task over one dataset, and read the roster."""
-    registered, _ = refresh_dataset(workspace, workspace.specs[0])
-    docs = list(workspace.datasets.docs(registered.task_hash))
-    shots = workspace.datasets.fewshot(registered.task_hash)
-    for spec in workspace.specs:
-        workspace.datasets.register(
-            replace(registered, task=spec.name),
-            iter(docs),
-            (StoredDoc(d.doc_id, d.body, d.doc_hash) for d in shots),
-        )
+    registered = register_over_one_dataset(workspace)
     refresh_roster(workspace)
-    return {r.task: r for r in workspace.datasets.tasks()}
+    return {r.task: r for r in registered}
 
 
 def facts(supplier: str, registration: Registration, docs: int) -> Iterator[tuple[dict, dict]]:

@@ -38,6 +38,7 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Collection, document_id, typed
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
 from testbench_dagster.stores.documents.values import encode, prepare
+from testbench_dagster_tests.examined import examined
 
 DOCS_A_WEEK = 25
 #: Docs of a task, and of each epoch's sequence; a window of 32 days holds all of the former.
@@ -98,7 +99,7 @@ class History:
     def fill(self, say: Callable[[str], None] = lambda _: None) -> None:
         """Store roster, registrations, epochs, prompts, attempts and scores."""
         workspace = self.workspace
-        registered = self._register()
+        registered = register_over_one_dataset(self.workspace)
         refresh_roster(workspace)
         prompts = self._prompts(registered)
         suppliers = [supplier.key for supplier in active_suppliers(workspace)]
@@ -112,19 +113,6 @@ class History:
             put_in_bulk(workspace, ATTEMPTS, [made for attempts, _ in facts for made in attempts])
             put_in_bulk(workspace, SCORES, [score for _, score in facts if score is not None])
             say(f"{number} of {len(suppliers)} suppliers")
-
-    def _register(self) -> list[Registration]:
-        workspace = self.workspace
-        registered, _ = refresh_dataset(workspace, workspace.specs[0])
-        docs = list(workspace.datasets.docs(registered.task_hash))
-        shots = workspace.datasets.fewshot(registered.task_hash)
-        for spec in workspace.specs:
-            workspace.datasets.register(
-                replace(registered, task=spec.name),
-                iter(docs),
-                (StoredDoc(d.doc_id, d.body, d.doc_hash) for d in shots),
-            )
-        return sorted(workspace.datasets.tasks(), key=lambda one: one.task)
 
     def _prompts(self, registered: Iterable[Registration]) -> dict[tuple[str, int, int], PromptRecord]:
         """Store the sequence of every week, of prompts as the framework builds them; by task, epoch, doc."""
@@ -298,6 +286,20 @@ class History:
         )
 
 
+def register_over_one_dataset(workspace: Workspace) -> list[Registration]:
+    """Register every task over the data of the first; by name."""
+    registered, _ = refresh_dataset(workspace, workspace.specs[0])
+    docs = list(workspace.datasets.docs(registered.task_hash))
+    shots = workspace.datasets.fewshot(registered.task_hash)
+    for spec in workspace.specs:
+        workspace.datasets.register(
+            replace(registered, task=spec.name),
+            iter(docs),
+            (StoredDoc(d.doc_id, d.body, d.doc_hash) for d in shots),
+        )
+    return sorted(workspace.datasets.tasks(), key=lambda one: one.task)
+
+
 def put_in_bulk(workspace: Workspace, collection: Collection, documents: list[dict[str, Any]]) -> None:
     """Insert many documents: on MongoDB past the store, which waits for a majority and the journal."""
     uri = workspace.config.mongo_uri
@@ -335,8 +337,8 @@ class Reads:
 @contextlib.contextmanager
 def counted_reads(workspace: Workspace) -> Iterator[Callable[[], Reads]]:
     """Count what a workspace's documents are asked for until the end of the block; call what is yielded."""
-    with _returned(workspace) as returned, _examined(workspace) as examined:
-        yield lambda: Reads(examined(), returned())
+    with _returned(workspace) as returned, examined(workspace) as looked_at:
+        yield lambda: Reads(looked_at(), returned())
 
 
 @contextlib.contextmanager
@@ -369,54 +371,6 @@ def _returned(workspace: Workspace) -> Iterator[Callable[[], int]]:
     finally:
         for name in names:
             delattr(documents, name)
-
-
-def _examined(workspace: Workspace) -> contextlib.AbstractContextManager[Callable[[], int]]:
-    uri = workspace.config.mongo_uri
-    return _steps(workspace) if uri is None else _profiled(uri)
-
-
-_STEPS = 10  # of SQLite's virtual machine between two calls of the handler
-
-
-@contextlib.contextmanager
-def _steps(workspace: Workspace) -> Iterator[Callable[[], int]]:
-    """Steps of the statements that this thread's connection runs."""
-    documents: Any = workspace.documents
-    calls = 0
-
-    def handler() -> int:
-        nonlocal calls
-        calls += 1
-        return 0
-
-    with documents._connections.use() as connection:
-        connection.set_progress_handler(handler, _STEPS)
-    try:
-        yield lambda: calls * _STEPS
-    finally:
-        with documents._connections.use() as connection:
-            connection.set_progress_handler(None, 0)
-
-
-@contextlib.contextmanager
-def _profiled(uri: str) -> Iterator[Callable[[], int]]:
-    """Keys and documents that a MongoDB server looks at for one database."""
-    with MongoClient(uri) as client:
-        database = client.get_default_database()
-        database.command("profile", 0)
-        database.drop_collection("system.profile")
-        database.create_collection("system.profile", capped=True, size=64 << 20)
-        database.command("profile", 2)
-
-        def examined() -> int:
-            found = database["system.profile"].find({"ns": {"$ne": f"{database.name}.system.profile"}})
-            return sum(one.get("keysExamined", 0) + one.get("docsExamined", 0) for one in found)
-
-        try:
-            yield examined
-        finally:
-            database.command("profile", 0)
 
 
 def works(history: History) -> Iterator[tuple[str, Callable[[], object], Callable[[], object] | None]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class TestbenchError(Exception):
     """Base of every error this package raises on purpose."""
@@ -62,3 +64,15 @@ class ShannonError(TestbenchError, ValueError):
 
 class KeyMaterialError(ShannonError):
     """A private key, public key or address cannot be used. The text never holds a private key."""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it came of, or came while they were handled; each once."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [one.__context__, one.__cause__]

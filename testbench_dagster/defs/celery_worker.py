@@ -78,9 +78,8 @@ def ending_when_asked(run_id: str, look_s: float = _LOOK_S) -> Iterator[threadin
                         interrupted.set()
                         os.kill(os.getpid(), signal.SIGTERM)
                         return
-                except (
-                    Exception
-                ) as error:  # Dagster's storage is away: the run notices that, or is done before
+                except Exception as error:
+                    # Dagster's storage is away: the run notices that, or is done before
                     _log.warning("whether run %s was asked to end cannot be seen: %s", run_id, error)
 
     thread = threading.Thread(target=look, name=f"testbench-ending-{run_id}", daemon=True)

@@ -20,7 +20,7 @@ import yaml
 
 from testbench_dagster.config import HOME_ENV, Config
 from testbench_dagster.coordination.processes import ignoring_alone
-from testbench_dagster.core.errors import TestbenchError
+from testbench_dagster.core.errors import TestbenchError, causes
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.build import build_definitions
@@ -345,14 +345,7 @@ class LocalRuns:
 
 def _known(error: BaseException) -> TestbenchError | None:
     """The error of ours that another one came of, or that it hides: Dagster could not even note the first."""
-    seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        if isinstance(found, TestbenchError):
-            return found
-        seen.add(id(found))
-        found = found.__cause__ or found.__context__
-    return None
+    return next((one for one in causes(error) if isinstance(one, TestbenchError)), None)
 
 
 def _show_in_timeline(instance: dg.DagsterInstance, run_id: str) -> None:

@@ -75,9 +75,10 @@ class Evidence:
         seen = {table.suppliers[number] for number in np.unique(table.by).tolist()}
         ordered = sorted(seen.union(suppliers))
         index = {name: number for number, name in enumerate(ordered)}
-        wanted, prompt_places = _ranked(table.prompts, np.unique(after.to[used]))
-        texts, prefix_places = _ranked(table.prefixes, np.unique(after.began[used]))
-        family = np.array([table.family_of[number] for number in _numbers(prompt_places)], dtype=np.int32)
+        wanted, prompt_places = _ranked(table.prompts, after.to[used])
+        began, prefix_places = _ranked(table.prefixes, after.began[used])
+        texts = tuple(table.prefixes[number] for number in began)
+        family = np.array([table.family_of[number] for number in wanted], dtype=np.int32)
         key_of = _numbered([kernel(text, settings.prefix_chars) or "" for text in texts])
         template_of = _numbered([text[: settings.template_chars] for text in texts])
 
@@ -109,11 +110,11 @@ class Evidence:
         return cls(
             settings=settings,
             suppliers=tuple(ordered),
-            prompts=tuple(wanted),
+            prompts=tuple(table.prompts[number] for number in wanted),
             cells=cells,
             local=local,
             answer_prefix=answer_prefixes,
-            texts=tuple(texts),
+            texts=texts,
             at=at,
             common=common,
             repeats=repeats,
@@ -143,25 +144,17 @@ def _by_prompt(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keys, local.astype(np.int16) if most <= np.iinfo(np.int16).max else local
 
 
-def _numbers(places: np.ndarray) -> list[int]:
-    """What stands at each place, given the place of each, or -1."""
+def _ranked(names: Sequence[str], numbers: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """Numbers, each once, in the order of the names they stand for; by number its place, -1 for others."""
     import numpy as np
 
-    there = np.flatnonzero(places != NONE)
-    return [int(number) for number in there[np.argsort(places[there])]]
-
-
-def _ranked(names: Sequence[str], used: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """The names of some numbers, in order, and by number its place among them; -1 for others."""
-    import numpy as np
-
-    ordered = sorted(used.tolist(), key=lambda number: names[number])
+    ordered = sorted(np.unique(numbers).tolist(), key=lambda number: names[number])
     places = np.full(len(names), NONE, dtype=np.int32)
     places[ordered] = np.arange(len(ordered), dtype=np.int32)
-    return [names[number] for number in ordered], places
+    return ordered, places
 
 
-def _numbered(texts: list[str]) -> np.ndarray:
+def _numbered(texts: Sequence[str]) -> np.ndarray:
     """A number per text, equal for equal ones."""
     import numpy as np
 

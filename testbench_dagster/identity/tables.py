@@ -70,7 +70,7 @@ class PairTables:
 
         strong = _Components(len(evidence.suppliers))
         candidates = _Candidates(len(evidence.suppliers))
-        self.tested = self._contested = 0
+        self.tested = contested = 0
         # splits among pairs that might be, or were, one: there a false split would tear a group apart
         splits = []
         for block in self.counts.blocks():
@@ -78,7 +78,7 @@ class PairTables:
             self.tested += int(np.count_nonzero(after & (block.common > 0)))
             near = self.near(block.common, block.agree) & after
             i, j = np.nonzero(near | (self._together(block.rows, block.columns) & after))
-            self._contested += len(i)
+            contested += len(i)
             common, agree, near = block.common[i, j], block.agree[i, j], near[i, j]
             i, j = block.rows[i], block.columns[j]
             e = self._split(i, j, common, agree)
@@ -87,7 +87,7 @@ class PairTables:
             candidates.add(i[near], j[near], leaning)
             strong.link(i[near][leaning >= _ONE], j[near][leaning >= _ONE])
         self._split_at = e_bh_threshold(
-            np.concatenate(splits) if splits else np.zeros(0), settings.split_alpha, tests=self._contested
+            np.concatenate(splits) if splits else np.zeros(0), settings.split_alpha, tests=contested
         )
         self.threshold = family_wise_threshold(self.tested, settings.merge_alpha)
         self.first, self.second, self.left_out = *candidates.pairs(), candidates.left_out

@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
-from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.errors import StoreError, causes
 
 #: Of less free space `testbench check`, `run` and `up` warn: it takes some 190,000 attempts with their scores
 #: (2.7 KB each in the embedded store), hours of a busy network, in which somebody can act; and a server of
@@ -52,7 +51,7 @@ def is_full(error: BaseException, path: Path | None = None) -> bool:
     ``path``: the file that it is about, if known: what SQLite says of a full disk may mean other things, but
     not where nothing is left.
     """
-    return any(_is_full(one, path) for one in _chain(error))
+    return any(_is_full(one, path) for one in causes(error))
 
 
 def _is_full(error: BaseException, path: Path | None) -> bool:
@@ -69,18 +68,6 @@ def _is_full(error: BaseException, path: Path | None) -> bool:
         return free_bytes(path.parent)[1] < _NOTHING_BYTES
     except OSError:
         return False
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it came of, or came while they were handled."""
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            yield one
-            waiting += [one.__cause__, one.__context__]
 
 
 def _size(n: int) -> str:

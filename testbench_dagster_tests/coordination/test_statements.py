@@ -7,7 +7,6 @@ import os
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,34 +32,11 @@ from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.coordination import StatementRecord
 from testbench_dagster.stores.documents import DocumentStore, typed
 from testbench_dagster_tests.coordination.workers import wait_for
+from testbench_dagster_tests.statements import elsewhere
 
 FORTY = Statement({"tasks.t.samples.max": "40"}, {"lm-eval": "0.4.13"}, "/etc/testbench.yaml")
 FORTY_ONE = dataclasses.replace(FORTY, settings={"tasks.t.samples.max": "41"})
 OTHER_PACKAGES = dataclasses.replace(FORTY, versions={"lm-eval": "0.4.14"})
-
-
-def elsewhere(
-    own: Statement, host: str = "first", role: str = CODE_SERVER, **changes: Any
-) -> StatementRecord:
-    """What a process of another machine states."""
-    now = datetime.now(UTC)
-    record = StatementRecord(
-        id=f"{role} on {host}",
-        role=role,
-        since=now,
-        config=own.config,
-        packages=own.packages,
-        settings=own.settings,
-        versions=own.versions,
-        path=own.path,
-        expires_at=now + timedelta(seconds=60),
-        boot_deadline=None,
-        ttl_s=30,
-        host=f"{host}/boot/pid",
-        pid=7,
-        started=1,
-    )
-    return dataclasses.replace(record, **changes)
 
 
 def put(store: DocumentStore, *records: StatementRecord) -> None:

@@ -34,6 +34,7 @@ from testbench_dagster.stages.statements import ServerStatement, statement, stat
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.defs.conftest import opened_instance, starter_settings
+from testbench_dagster_tests.statements import elsewhere
 
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 SENTENCE = "tasks.starter_units.samples.max is 2 here and 3 there"
@@ -98,22 +99,7 @@ def state_elsewhere(workspace: Workspace, samples: int, host: str = "first") -> 
     changed = {**own.settings, "tasks.starter_units.samples.max": str(samples)}
     own = dataclasses.replace(own, settings=changed, path="/etc/testbench.yaml")
     now = datetime.now(UTC)
-    record = StatementRecord(
-        id=f"code server on {host}",
-        role=CODE_SERVER,
-        since=now - timedelta(minutes=1),
-        config=own.config,
-        packages=own.packages,
-        settings=own.settings,
-        versions=own.versions,
-        path=own.path,
-        expires_at=now + timedelta(minutes=10),
-        boot_deadline=None,
-        ttl_s=30,
-        host=f"{host}/boot/pid",
-        pid=7,
-        started=1,
-    )
+    record = elsewhere(own, host, since=now - timedelta(minutes=1), expires_at=now + timedelta(minutes=10))
     typed.upsert(workspace.documents, StatementRecord, [record])
 
 

@@ -71,17 +71,19 @@ def index_name(collection: Collection, key: tuple[str, ...]) -> str:
     return f"{collection.name}.{values.index_name(key, unique=key in collection.unique)}"
 
 
+def _keys(collection: Collection) -> tuple[tuple[str, ...], ...]:
+    """Fields of each declared index."""
+    return (*values.plain_indexes(collection), *collection.unique)
+
+
 def missing_indexes(connection: sqlite3.Connection, collection: Collection) -> list[tuple[str, ...]]:
     """The keys of declared indexes that are not there."""
-    declared = (*values.plain_indexes(collection), *collection.unique)
-    return [key for key in declared if not _exists(connection, "index", index_name(collection, key))]
+    return [key for key in _keys(collection) if not _exists(connection, "index", index_name(collection, key))]
 
 
 def obsolete_indexes(connection: sqlite3.Connection, collection: Collection) -> list[str]:
     """Names of the indexes that were declared once and are not any more."""
-    declared = {
-        index_name(collection, key) for key in (*values.plain_indexes(collection), *collection.unique)
-    }
+    declared = {index_name(collection, key) for key in _keys(collection)}
     found = connection.execute(
         "SELECT name FROM main.sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql IS NOT NULL",
         (collection.name,),
@@ -117,10 +119,7 @@ def stand_in(connection: sqlite3.Connection, collection: Collection, path: Path)
     existing = {row[1] for row in connection.execute(f'PRAGMA table_info("{collection.name}")')}
     if not existing:
         connection.execute(f'CREATE TEMP TABLE IF NOT EXISTS "{collection.name}" ({_columns(collection)})')
-        for key in (
-            *values.plain_indexes(collection),
-            *collection.unique,
-        ):  # queries name the index that serves them
+        for key in _keys(collection):  # queries name the index that serves them
             build_index(connection, collection, key, schema="temp")
     elif missing := sorted(collection.fields.keys() - existing):
         raise StoreError(

@@ -1,14 +1,11 @@
-"""Days of facts made in bulk, and what an export examines of them: for benchmarks/export.py and a test."""
+"""Days of facts made in bulk: for benchmarks/export.py and a test."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from pymongo import MongoClient
 
 from testbench_dagster.core.ids import attempt_document_id
 from testbench_dagster.stages.workspace import Workspace
@@ -21,7 +18,6 @@ TODAY = datetime(2026, 6, 1, tzinfo=UTC)
 BEFORE = TODAY + timedelta(hours=6, minutes=30)
 AFTER = TODAY + timedelta(hours=23, minutes=59)
 _AT_ONCE = 5_000
-_STEPS = 10  # of SQLite's virtual machine between two calls of the handler
 
 
 def fill_day(workspace: Workspace, midnight: datetime, per_day: int) -> None:
@@ -59,53 +55,3 @@ def _fact(midnight: datetime, number: int, per_day: int) -> tuple[dict[str, Any]
             "scored_at": at + timedelta(seconds=30),
         },
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def examined(workspace: Workspace) -> Iterator[Callable[[], int]]:
-    """Count what the document store looks at until the end of the block; call what is yielded.
-
-    On MongoDB keys and documents, by its profiler; on SQLite steps of its virtual machine, of which each row
-    looked at takes some.
-    """
-    uri = workspace.config.mongo_uri
-    with _steps(workspace) if uri is None else _profiled(uri) as count:
-        yield count
-
-
-@contextlib.contextmanager
-def _steps(workspace: Workspace) -> Iterator[Callable[[], int]]:
-    documents: Any = workspace.documents
-    calls = 0
-
-    def handler() -> int:
-        nonlocal calls
-        calls += 1
-        return 0
-
-    with documents._connections.use() as connection:
-        connection.set_progress_handler(handler, _STEPS)
-    try:
-        yield lambda: calls * _STEPS
-    finally:
-        with documents._connections.use() as connection:
-            connection.set_progress_handler(None, 0)
-
-
-@contextlib.contextmanager
-def _profiled(uri: str) -> Iterator[Callable[[], int]]:
-    with MongoClient(uri) as client:
-        database = client.get_default_database()
-        database.command("profile", 0)
-        database.drop_collection("system.profile")
-        database.create_collection("system.profile", capped=True, size=64 << 20)
-        database.command("profile", 2)
-
-        def count() -> int:
-            found = database["system.profile"].find({"ns": {"$ne": f"{database.name}.system.profile"}})
-            return sum(one.get("keysExamined", 0) + one.get("docsExamined", 0) for one in found)
-
-        try:
-            yield count
-        finally:
-            database.command("profile", 0)

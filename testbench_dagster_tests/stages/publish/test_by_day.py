@@ -30,7 +30,8 @@ from testbench_dagster.stages.publish.by_day import DATED, LAST, LATE, MANIFEST,
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
 from testbench_dagster.stores.files import alone
-from testbench_dagster_tests.stages.publish.days import AFTER, BEFORE, TODAY, examined, fill_day
+from testbench_dagster_tests.examined import examined
+from testbench_dagster_tests.stages.publish.days import AFTER, BEFORE, TODAY, fill_day
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA, Facts
 
 #: The evening of the last of ten days with facts.

@@ -5,6 +5,7 @@ raised, ``testbench_dagster_tests/defs/test_dagster_internals.py`` says what cha
 
 - the storage factory (:mod:`.storage`): its base class, SQLite's, and how ``dagster.yaml`` names it;
 - pruning the event log (:mod:`.event_log`): its storages and table, and what its events are for;
+- connections that are held (:mod:`.held_connections`, which extends storages by what is protected there);
 - deleting old runs (:mod:`.run_history`): the tables that name them;
 - backfills requested from outside the UI, and whom those that go on are about (:mod:`.backfills`);
 - the origin of a run, by which the UI's timeline finds it (:mod:`.local_runs`);
@@ -67,10 +68,25 @@ from dagster._core.storage.event_log.schema import (
     DynamicPartitionsTable,
     SqlEventLogStorageTable,
 )
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.runs import SqliteRunStorage
 from dagster._core.storage.runs.schema import BackfillTagsTable, BulkActionsTable, RunsTable, RunTagsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.schedules import SqliteScheduleStorage
 from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
+from dagster._core.storage.sqlite_storage import (
+    DagsterSqliteStorage,
+)
+from dagster._core.storage.sqlite_storage import (
+    _event_logs_directory as event_logs_directory,
+)
+from dagster._core.storage.sqlite_storage import (
+    _runs_directory as runs_directory,
+)
+from dagster._core.storage.sqlite_storage import (
+    _schedule_directory as schedule_directory,
+)
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
 from dagster._daemon.asset_daemon import (
@@ -82,6 +98,7 @@ from dagster._daemon.types import DaemonHeartbeat
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value, unpack_value
 from dagster._time import get_current_timestamp
+from sqlalchemy.engine import Connection, Engine
 
 __all__ = [
     "ASSET_CHECK_EVENTS",
@@ -89,6 +106,8 @@ __all__ = [
     "BULK_ACTION_TERMINAL_STATUSES",
     "EVENT_TYPE_TO_PIPELINE_RUN_STATUS",
     "FINISHED_STATUSES",
+    "INDEX_SHARD_NAME",
+    "SQLITE_BUSY_TIMEOUT_SECONDS",
     "AssetCheckExecutionsTable",
     "AssetDaemonCursor",
     "AssetEventTagsTable",
@@ -123,17 +142,24 @@ __all__ = [
     "SqlEventLogStorageTable",
     "SqlRunStorage",
     "SqliteEventLogStorage",
+    "SqliteRunStorage",
+    "SqliteScheduleStorage",
     "SubmitRunContext",
     "WorkerStatus",
     "add_partition_metadata",
     "asset_daemon_cursor_from_instigator_serialized_cursor",
     "asset_daemon_cursor_to_instigator_serialized_cursor",
     "deserialize_value",
+    "event_logs_directory",
     "get_current_timestamp",
     "get_daemon_statuses",
     "knows_revision",
     "make_new_backfill_id",
     "partition_loading_context",
+    "remember_schema",
+    "runs_directory",
+    "schedule_directory",
+    "share_engine",
     "stated_metadata",
     "unpack_value",
 ]
@@ -152,6 +178,32 @@ def add_partition_metadata(
         handle = AssetMetadataHandle(asset_key=asset, partition_key=partition)
         added[handle] = {**gathered.get(handle, {}), **metadata}
     step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=added)
+
+
+def share_engine(storage: DagsterStorage, engine: Engine) -> None:
+    """Have the parts of a PostgreSQL storage connect by an engine instead of by one of their own each."""
+    for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+        part._engine = engine
+
+
+def remember_schema(events: SqlEventLogStorage) -> None:
+    """Have an event log look once for a table or column that is there; others may come by a migration."""
+    has_table, has_column = events.has_table, events._has_asset_key_col_on_connection
+    tables: set[str] = set()
+    columns: set[str] = set()
+
+    def knows_table(table_name: str) -> bool:
+        if table_name not in tables and has_table(table_name):
+            tables.add(table_name)
+        return table_name in tables
+
+    def knows_column(conn: Connection, column_name: str) -> bool:
+        if column_name not in columns and has_column(conn, column_name):
+            columns.add(column_name)
+        return column_name in columns
+
+    events.has_table = knows_table
+    events._has_asset_key_col_on_connection = knows_column
 
 
 def stated_metadata(context: SubmitRunContext) -> dict[str, str]:

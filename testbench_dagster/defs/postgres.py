@@ -176,8 +176,11 @@ def _connect(dialect: Any, _record: object, arguments: list[Any], options: dict[
 
 
 def _tell_of_lost_connections(context: Any) -> None:
-    """A connection that broke in the midst of a statement: nobody knows whether that was done."""
-    if not context.is_disconnect or context.engine is None:
+    """A connection that broke in the midst of a statement: nobody knows whether that was done.
+
+    One that was only asked whether it is still there is replaced by a new one.
+    """
+    if not context.is_disconnect or context.is_pre_ping or context.engine is None:
         return
     for server in _servers.values():
         if context.engine.url == server.url:

@@ -18,9 +18,9 @@ from testbench_dagster.config import installation_home
 from testbench_dagster.defs.dagster_internals import (
     ConfigurableClass,
     ConfigurableClassData,
-    DagsterSqliteStorage,
     DagsterStorage,
 )
+from testbench_dagster.defs.held_connections import HeldSqliteStorage, held_on_postgres
 from testbench_dagster.defs.postgres import POSTGRES_ENV, postgres_server
 from testbench_dagster.defs.set_back import without_dates_ahead
 
@@ -45,10 +45,11 @@ class TestbenchStorage(DagsterStorage, ConfigurableClass):
             from dagster_postgres import DagsterPostgresStorage
 
             # the URL stays in the environment: instance data is shown in the UI and on command lines
-            made = DagsterPostgresStorage(postgres_url=postgres_server(url).storage_url, inst_data=inst_data)
-            return without_dates_ahead(made)
+            url = postgres_server(url).storage_url
+            made = DagsterPostgresStorage(postgres_url=url, inst_data=inst_data)
+            return without_dates_ahead(held_on_postgres(made, url))
         base = config_value.get("base_dir") or default_base_dir()
-        return without_dates_ahead(DagsterSqliteStorage.from_local(base_dir=str(base), inst_data=inst_data))
+        return without_dates_ahead(HeldSqliteStorage.from_local(base_dir=str(base), inst_data=inst_data))
 
 
 def default_base_dir() -> Path:

@@ -89,6 +89,23 @@ def test_storages_are_made_as_we_do() -> None:
     assert [says("dagster", what, MODULE) for what in changed if what] == []
 
 
+def test_storages_are_extended_where_they_were(tmp_path: Path) -> None:
+    ours = importlib.import_module(MODULE)
+    parts = {
+        ours.SqliteEventLogStorage: {
+            *("_connect", "_initdb", "_event_to_row", "_store_asset_event", "_store_asset_event_tags"),
+            *("_has_asset_key_col_on_connection", "index_transaction", "run_connection", "has_table"),
+        },
+        ours.SqliteRunStorage: {"connect", "dispose"},
+        ours.SqliteScheduleStorage: {"connect"},
+    }
+    missing = [f"{one.__name__}.{part}" for one, names in parts.items() for part in names - set(dir(one))]
+    assert missing == [], says("dagster", f"there is no {missing}", MODULE)
+    storage = ours.SqliteEventLogStorage(str(tmp_path))
+    attributes = {"_db_lock", "_initialized_dbs"} - set(vars(storage))
+    assert attributes == set(), says("dagster", f"an event log has no {attributes}", MODULE)
+
+
 def test_the_event_log_has_the_tables_we_prune(tmp_path: Path) -> None:
     ours = importlib.import_module(MODULE)
     table = ours.SqlEventLogStorageTable

@@ -45,7 +45,7 @@ def test_sqlite_without_a_url(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv(POSTGRES_ENV, raising=False)
     with dg.DagsterInstance.get() as instance:
         used_and_reopened(instance)
-        assert type(instance.event_log_storage).__name__ == "SqliteEventLogStorage"
+        assert type(instance.event_log_storage).__name__ == "HeldEventLog"
     assert (home / "storage" / "history" / "runs.db").is_file()
 
 

@@ -49,13 +49,14 @@ def score_again(
     configured = {spec.name for spec in workspace.specs}
     for key, answers in known.items():
         looked[key] |= {id_ for id_, doc in answers.items() if doc.partition(" doc ")[0] not in configured}
+    registrations = {one.task: one for one in workspace.datasets.tasks(configured)}
     for key, spec in pairs:
         again = {
             answer for answer, doc in known.get(key, {}).items() if doc.partition(" doc ")[0] == spec.name
         }
-        registration = workspace.datasets.current(spec.name)
         if report.compared >= most and not again:
             continue
+        registration = registrations.get(spec.name)
         if registration is None or definition_changed(spec, registration):
             left_alone |= again  # edited and not yet materialized: the worker would score by other rules
             continue

@@ -182,7 +182,8 @@ def add_partition_metadata(
 
 def share_engine(storage: DagsterStorage, engine: Engine) -> None:
     """Have the parts of a PostgreSQL storage connect by an engine instead of by one of their own each."""
-    for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+    parts: tuple[Any, ...] = (storage.run_storage, storage.event_log_storage, storage.schedule_storage)
+    for part in parts:
         part._engine = engine
 
 
@@ -202,8 +203,9 @@ def remember_schema(events: SqlEventLogStorage) -> None:
             columns.add(column_name)
         return column_name in columns
 
-    events.has_table = knows_table
-    events._has_asset_key_col_on_connection = knows_column
+    extended: Any = events
+    extended.has_table = knows_table
+    extended._has_asset_key_col_on_connection = knows_column
 
 
 def stated_metadata(context: SubmitRunContext) -> dict[str, str]:

@@ -27,6 +27,7 @@ from testbench_dagster.defs.dagster_internals import (
     SQLITE_BUSY_TIMEOUT_SECONDS,
     ConfigurableClassData,
     DagsterSqliteStorage,
+    DagsterStorage,
     SqlEventLogStorageTable,
     SqliteEventLogStorage,
     SqliteRunStorage,
@@ -53,7 +54,7 @@ class HeldSqliteStorage(DagsterSqliteStorage):
         self._event_log_storage = HeldEventLog(event_logs_directory(base_dir))
         self._schedule_storage = HeldSchedules.from_local(schedule_directory(base_dir))
         self._inst_data = inst_data
-        super(DagsterSqliteStorage, self).__init__()  # its own makes storages that connect anew
+        DagsterStorage.__init__(self)  # type: ignore[no-untyped-call]  # SQLite's makes those that connect anew
 
 
 class HeldRuns(SqliteRunStorage):

@@ -152,8 +152,7 @@ def note_reproduced(workspace: Workspace, report: Rescored, before: Mapping[str,
 def _note(workspace: Workspace, parts: Mapping[str, Mapping[str, Any]]) -> None:
     """Set one part of each supplier's row, leaving the others as they are; both may be written at once."""
     typed.put_new(workspace.documents, HealthRecord, (HealthRecord(id=key) for key in parts))
-    for key, part in parts.items():
-        typed.claim(workspace.documents, HealthRecord, {"_id": key}, **part)
+    typed.amend(workspace.documents, HealthRecord, parts)
 
 
 def _short(workspace: Workspace, rows: Iterable[Window]) -> Remarks:

@@ -337,6 +337,29 @@ def test_claim_may_not_break_a_unique_index(store):
         store.claim(JOBS, {"_id": "b"}, {"at": NOON})
 
 
+def test_amend(store):
+    store.put_new(JOBS, ({"_id": str(n), "rank": n, "note": [n]} for n in range(2_500)))
+    changes = {str(n): {"owner": f"o{n}", "extra": {"$x": n}} for n in range(2_400)}
+    assert store.amend(JOBS, changes | {"nobody": {"owner": "me"}, "2499": {"rank": None}}) == 2_401
+    assert store.count(JOBS) == 2_500
+    assert store.get(JOBS, "7") == {"_id": "7", "rank": 7, "note": [7], "owner": "o7", "extra": {"$x": 7}}
+    assert [one["_id"] for one in store.find(JOBS, {"owner": "o2399"})] == ["2399"]
+    assert store.get(JOBS, "2450") == {"_id": "2450", "rank": 2450, "note": [2450]}
+    assert store.get(JOBS, "2499") == {"_id": "2499", "rank": None, "note": [2499]}
+    assert store.amend(JOBS, {}) == 0
+    for wrong in ({}, {"_id": "z"}, {"a.b": 1}, {"$inc": 1}, {"rank": "x"}):
+        with pytest.raises(StoreError):
+            store.amend(JOBS, {"1": {"owner": "somebody"}, "2": wrong})
+    assert store.get(JOBS, "1")["owner"] == "o1", "what is wrong is seen before anything is written"
+
+
+def test_amend_may_not_break_a_unique_index(store):
+    store.put_new(JOBS, [{"_id": "a", "kind": "k", "at": NOON}, {"_id": "b", "kind": "k"}])
+    with pytest.raises(DuplicateKey):
+        store.amend(JOBS, {"b": {"at": NOON}})
+    assert store.get(JOBS, "b") == {"_id": "b", "kind": "k"}
+
+
 def test_purge(store):
     store.put_new(JOBS, ({"_id": str(n), "rank": n % 3} for n in range(12_000)))
     for nothing in ({}, None):

@@ -98,6 +98,10 @@ class StoreAsOf:
         """Refused."""
         self._refuse()
 
+    def amend(self, collection: Collection, changes: Mapping[str, Mapping[str, Any]]) -> int:
+        """Refused."""
+        self._refuse()
+
     def purge(self, collection: Collection, where: Where) -> int:
         """Refused."""
         self._refuse()

@@ -106,6 +106,13 @@ class DocumentStore(Protocol):
         """
         ...
 
+    def amend(self, collection: Collection, changes: Mapping[str, Mapping[str, Any]]) -> int:
+        """Set fields of documents by ``_id``, leaving their other fields; return how many are there.
+
+        Each document is changed at once, wholly or not at all; one that is not there is left out.
+        """
+        ...
+
     def purge(self, collection: Collection, where: Where) -> int:
         """Delete the matching documents; return how many. ``where`` may not be empty."""
         ...

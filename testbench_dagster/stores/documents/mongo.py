@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
-from pymongo import ASCENDING, IndexModel, MongoClient, ReadPreference, ReplaceOne, ReturnDocument
+from pymongo import ASCENDING, IndexModel, MongoClient, ReadPreference, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.collection import Collection as Native
 from pymongo.database import Database
 from pymongo.errors import (
@@ -239,6 +239,26 @@ class MongoDocuments:
                 return_document=ReturnDocument.AFTER,
             )
         return claimed
+
+    def amend(self, collection: Collection, changes: Mapping[str, Mapping[str, Any]]) -> int:
+        """Set fields of documents by ``_id``; return how many are there. Documents change one by one."""
+        writes: list[UpdateOne] = [
+            UpdateOne({"_id": id_}, {"$set": values.prepare_changes(collection, changed)})
+            for id_, changed in changes.items()
+        ]
+        found = 0
+        with self._errors():
+            native = self._native(collection)
+            for start in range(0, len(writes), _BATCH_DOCUMENTS):
+                found += self._amended(native, writes[start : start + _BATCH_DOCUMENTS])
+        return found
+
+    def _amended(self, native: Native[Document], writes: list[UpdateOne]) -> int:
+        try:
+            return _repeated(lambda: native.bulk_write(writes, ordered=False)).matched_count
+        except BulkWriteError as error:
+            self._check_bulk(error)
+            raise self._duplicate(_other_duplicates(error)[0]["errmsg"]) from error
 
     def purge(self, collection: Collection, where: Where) -> int:
         """Delete the matching documents; return how many, or fewer if a primary went away meanwhile."""

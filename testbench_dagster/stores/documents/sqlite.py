@@ -48,6 +48,7 @@ _BOUND_IN_VALUES = 500  # longer lists go through a temporary table: SQLite limi
 _READ_ROWS = 500  # most documents per read transaction of a stream
 _READ_BYTES = 8 * 1024 * 1024  # and about the most bytes of bodies
 _PURGE_ROWS = 5_000  # deleted per transaction, so that other writers get their turn
+_AMEND_ROWS = 500  # changed per transaction, for the same reason
 _ANALYZE_ROWS = 20_000  # written by one process before the planner's statistics are refreshed
 _ANALYZE_ROWS_AT_CLOSE = 1_000
 
@@ -216,7 +217,6 @@ class SqliteDocuments:
         values.check_sort(collection, sort)
         prepared = values.prepare_changes(collection, changes)
         self._ensure(collection)
-        table = f'"{collection.name}"'
         first = f"FROM {found.table} WHERE {found.sql} ORDER BY {_order(sort)} LIMIT 1"
         # Pollers mostly find nothing: look before taking the write lock.
         with self._reading(found) as connection:
@@ -227,12 +227,26 @@ class SqliteDocuments:
             if row is None:
                 return None
             document = values.decode(row[1]) | prepared
-            assigned = ", ".join(f'"{name}" = ?' for name in (*collection.fields, "_body"))
-            connection.execute(
-                f'UPDATE {table} SET {assigned} WHERE "_seq" = ?',
-                (*row_of(collection, document)[1:], row[0]),
-            )
+            self._change(connection, collection, row[0], document)
         return document
+
+    def amend(self, collection: Collection, changes: Mapping[str, Mapping[str, Any]]) -> int:
+        """Set fields of documents by ``_id``, some hundreds per transaction; return how many are there."""
+        prepared = {id_: values.prepare_changes(collection, changed) for id_, changed in changes.items()}
+        self._ensure(collection)
+        found, ids = 0, list(prepared)
+        for start in range(0, len(ids), _AMEND_ROWS):
+            some = ids[start : start + _AMEND_ROWS]
+            with self._connections.write() as connection:
+                rows = connection.execute(
+                    f'SELECT "_seq", "_id", "_body" FROM "{collection.name}" '
+                    'WHERE "_id" IN (SELECT value FROM json_each(?))',
+                    [json.dumps(some)],
+                ).fetchall()
+                for seq, id_, body in rows:
+                    self._change(connection, collection, seq, values.decode(body) | prepared[id_])
+            found += len(rows)
+        return found
 
     def purge(self, collection: Collection, where: Where) -> int:
         """Delete the matching documents, some thousands per transaction; return how many."""
@@ -333,6 +347,16 @@ class SqliteDocuments:
                 self._analyze(name)
         self._written.clear()
         self._connections.close()
+
+    def _change(
+        self, connection: sqlite3.Connection, collection: Collection, seq: int, document: Document
+    ) -> None:
+        """Write a row anew that is there."""
+        assigned = ", ".join(f'"{name}" = ?' for name in (*collection.fields, "_body"))
+        connection.execute(
+            f'UPDATE "{collection.name}" SET {assigned} WHERE "_seq" = ?',
+            (*row_of(collection, document)[1:], seq),
+        )
 
     def _insert(self, collection: Collection, documents: Iterable[Document], on_conflict: str) -> int:
         self._ensure(collection)

@@ -6,7 +6,7 @@ each, a count for aggregates. Filters and sorts are those of :mod:`.contract`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from testbench_dagster.core.errors import StoreError
@@ -107,6 +107,11 @@ def claim(documents: DocumentStore, of: type[R], where: Where, **changes: Any) -
     """Atomically set attributes of the first matching record; return it as changed, or None."""
     document = documents.claim(of.collection, where, stored_changes(of, changes))
     return None if document is None else of.from_document(document)
+
+
+def amend(documents: DocumentStore, of: type[Record], changes: Mapping[str, Mapping[str, Any]]) -> int:
+    """Set attributes of records by id, leaving their others; return how many of the records are there."""
+    return documents.amend(of.collection, {id_: stored_changes(of, own) for id_, own in changes.items()})
 
 
 def count(documents: DocumentStore, of: type[Record], where: Where | None = None) -> int:

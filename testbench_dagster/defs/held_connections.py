@@ -27,7 +27,6 @@ from testbench_dagster.defs.dagster_internals import (
     SQLITE_BUSY_TIMEOUT_SECONDS,
     ConfigurableClassData,
     DagsterSqliteStorage,
-    DagsterStorage,
     SqlEventLogStorageTable,
     SqliteEventLogStorage,
     SqliteRunStorage,
@@ -54,7 +53,8 @@ class HeldSqliteStorage(DagsterSqliteStorage):
         self._event_log_storage = HeldEventLog(event_logs_directory(base_dir))
         self._schedule_storage = HeldSchedules.from_local(schedule_directory(base_dir))
         self._inst_data = inst_data
-        DagsterStorage.__init__(self)  # type: ignore[no-untyped-call]  # SQLite's makes those that connect anew
+        # not SQLite's own, which makes storages that connect anew
+        super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]
 
 
 class HeldRuns(SqliteRunStorage):

@@ -83,9 +83,9 @@ def findings(
     if of_dagster is not None:
         yield from of_dagster(config)
     yield from _shared_findings(workspace)
+    yield from _body_findings(workspace)
     if config.settings.publish is not None:
         yield _place_finding(config.settings.publish)
-    yield from _body_findings(workspace)
     known: dict[str, TaskFlags] = {}
     echo: dict[str, bool | None] = {}
     if config.settings.allow_code_execution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import hashlib
@@ -11,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +26,7 @@ from testbench_dagster.core.errors import BodyUnavailable, StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord, CutAnswer, PlacedBody, RawAnswer
 from testbench_dagster.core.relay import Attempt
+from testbench_dagster.stages.relay import writer as writer_module
 from testbench_dagster.stages.relay.writer import AttemptWriter, Fence, attempt_record
 from testbench_dagster.stores.documents import BodiesOutside, DocumentStore, bodies, typed
 from testbench_dagster.stores.documents.collections import ATTEMPTS, BODY_PLACES
@@ -299,6 +302,45 @@ def test_the_lease_is_looked_at_after_bodies_are_written(
         [kept] = typed.find(store, AttemptRecord)
         assert kept.fault == Fault.INTERNAL.value and kept.body == LARGE
         assert "body" not in stored(store, kept.id)
+
+
+def test_a_slow_place_holds_up_no_relay_and_is_asked_by_few_at_once(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, at_once, most = threading.Event(), 0, 0
+    lock = threading.Lock()
+    real = Place.store
+
+    def slowly(self: Place, name: str, data: bytes) -> None:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        assert go.wait(30)
+        real(self, name, data)
+        with lock:
+            at_once -= 1
+
+    monkeypatch.setattr(Place, "store", slowly)
+    monkeypatch.setattr(writer_module, "MAX_QUEUED", 100)
+
+    async def relays(writer: AttemptWriter) -> int:
+        waited = 0
+        for n in range(130):
+            body = b"%d" % n * 5_000
+            room = writer.add(relay(n), 1, Attempt(Fault.OK, NOW, NOW, 1.5, body=body, body_bytes=len(body)))
+            if room is not None:
+                waited += 1
+                asyncio.get_running_loop().call_later(0.05, go.set)  # which the loop is free to do
+                await room
+        return waited
+
+    with contextlib.closing(Target(str(tmp_path)).open(BodiesOutside(place, 10))) as store:
+        with AttemptWriter(store, flush_s=0.0, batch=25) as writer:
+            assert asyncio.run(relays(writer)) > 0
+        assert typed.count(store, AttemptRecord) == 130
+        assert len(list(typed.find(store, RawAnswer))) == 130
+    assert 1 < most <= 16
 
 
 # -- retention ------------------------------------------------------------------------------------------

@@ -270,7 +270,7 @@ def supplier_scores(
     for name, docs in report.unread.items():
         wait = "waits" if docs == 1 else "wait"
         context.log.warning(
-            f"{counted(docs, 'doc')} of task {name} {wait} because answers cannot be read where they are: "
+            f"{counted(docs, 'doc')} of task {name} {wait} because the answers cannot be read: "
             f"{report.why_unread[name]}"
         )
     for name, problem in report.problems.items():

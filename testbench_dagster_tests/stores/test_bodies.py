@@ -89,7 +89,7 @@ def place(folder: Path) -> str:
     return f"file://{folder}"
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.slow(minutes=0.1))])
 def any_place(request: pytest.FixtureRequest, place: str) -> str:
     return place if request.param == "file" else f"{request.getfixturevalue('s3_bucket')}/tb"
 
@@ -260,6 +260,24 @@ def test_a_place_that_fails_leaves_bodies_in_the_document_store(
     assert "body" not in stored(store, record(32).id)
     read = {one.doc_id: one.body for one in typed.find(store, AttemptRecord)}
     assert len(read) == 33 and read[1] == LARGE + b" " and read[32] == LARGE + b"."
+
+
+@pytest.mark.slow(minutes=0.3)
+def test_an_s3_that_is_gone_in_mid_run_costs_no_attempt(
+    target: Target, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = os.environ["AWS_ENDPOINT_URL"]
+    outside = BodiesOutside(f"{s3_bucket}/tb", 10)
+    records = [record(n, LARGE + b" " * n) for n in range(60)]
+    for there, batch in ((True, records[:20]), (False, records[20:40]), (True, records[40:])):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address if there else "http://127.0.0.1:9")
+        forget_filesystems()
+        with contextlib.closing(target.open(outside)) as store:
+            typed.write_ahead(store, AttemptRecord, batch)
+            put(store, *batch)
+            assert {"body" in stored(store, one.id) for one in batch} == {not there}
+    with contextlib.closing(target.open()) as store:
+        assert list(typed.find(store, AttemptRecord, sort=[("doc_id", 1)])) == records
 
 
 def test_no_document_says_itself_where_its_body_is(tmp_path: Path, folder: Path, place: str) -> None:
@@ -463,7 +481,8 @@ with AttemptWriter(store, flush_s=0.001, batch=20) as writer:
         now = datetime.now(UTC)
         body = b"%d " % n * 500
         writer.add(relay(n), 1, Attempt(Fault.OK, now, now, 1.0, status=200, body=body, body_bytes=len(body)))
-        if n % 20 == 0:
+        if n % 100 == 99:
+            writer.flush()
             print(n, flush=True)
 """
 
@@ -504,16 +523,17 @@ def test_a_kill_between_body_and_attempt_leaves_a_body_that_nobody_names(
 @pytest.mark.slow(minutes=0.5)
 def test_no_kill_leaves_an_attempt_without_its_body(target: Target, place: str, folder: Path) -> None:
     first, n = 0, 0
-    for round_ in range(6):
+    for round_ in range(4):
         process = writing(target, place, first)
         assert process.stdout is not None
-        for _ in range(3 + 5 * round_):
+        for _ in range(1 + round_ % 3):
             n = int(process.stdout.readline())
+        time.sleep(0.03 * round_)  # into the next batches
         kill(process)
         first = n + 10_000
     with contextlib.closing(target.open()) as store:
         found = list(typed.find(store, AttemptRecord))
-        assert len(found) > 100
+        assert len(found) > 400
         for one in found:
             assert one.body == b"%d " % one.doc_id * 500
             assert "body" not in stored(store, one.id)

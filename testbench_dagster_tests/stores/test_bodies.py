@@ -381,6 +381,9 @@ def test_bodies_go_with_the_attempts_of_their_day(opened: Opened, place: str, fo
     put(store, record(7, LARGE, NOW - timedelta(days=4)))  # equal to one of another day
     age(folder)
     horizon = NOW - timedelta(days=2)
+    some = {"finished_at": {"lt": horizon}, "fault": "nobody has it"}
+    assert typed.purge(store, AttemptRecord, some) == 0
+    assert len(days(folder)) == 6, "others of these days are left"
     assert typed.purge(store, AttemptRecord, {"finished_at": {"lt": horizon}}) == 4
     assert days(folder) == ["2026-02-27", "2026-02-28", "2026-03-01"]
     assert {one.body for one in typed.find(store, AttemptRecord)} == {LARGE + b" " * n for n in range(3)}

@@ -53,18 +53,18 @@ class StoredHistory:
         faults = [fault.value for fault in Fault if fault not in but]
         where = {"session": session_id, "fault": {"in": faults}}
         for attempt in self._found(where):
-            if attempt.supplier in self._suppliers:
-                yield PastRelay(
-                    attempt.supplier,
-                    attempt.payload_sha256 or "",
-                    attempt.body,
-                    attempt.evidence,
-                    attempt.finished_at,
-                )
+            yield PastRelay(
+                attempt.supplier,
+                attempt.payload_sha256 or "",
+                attempt.body,
+                attempt.evidence,
+                attempt.finished_at,
+            )
 
     def _found(self, where: Where) -> Iterator[SessionAttempt]:
         documents = self._workspace.documents
-        heads = list(typed.find(documents, AttemptOfSupplier, where))
+        found = typed.find(documents, AttemptOfSupplier, where)
+        heads = [head for head in found if head.supplier in self._suppliers]
         for start in range(0, len(heads), _TOGETHER):
             some = heads[start : start + _TOGETHER]
             suppliers = {head.supplier for head in some}

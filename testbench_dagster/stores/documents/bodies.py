@@ -72,10 +72,9 @@ class DocumentsWithBodies:
         self._folder: str | None = None  # of this store, once it is known
         self._no_writes_until = 0.0
         self._failures: dict[str, int] = {}  # by place: to read from it, in a row
-        self._away: dict[
-            str, tuple[float, str, str]
-        ] = {}  # until when nobody asks it, and which file it was why
-        self._ahead: dict[tuple[str, str], Document] = {}
+        #: By place that is away: until when nobody asks it, the file that could not be read, and why.
+        self._away: dict[str, tuple[float, str, str]] = {}
+        self._ahead: dict[tuple[str, str], Document] = {}  # by day and hash: where it was written ahead
 
     def __repr__(self) -> str:
         return repr(self._documents)
@@ -373,10 +372,13 @@ class DocumentsWithBodies:
     # -- gone ----------------------------------------------------------------------------------------------
 
     def _remove_before(self, before: datetime) -> None:
-        """Remove the bodies of the days before that of an instant, and before that of the oldest attempt."""
+        """Remove the bodies of the days before that of an instant, or of the oldest attempt that is left."""
         last = _day(before)
-        for (oldest,) in self._documents.rows(ATTEMPTS, ["finished_at"], sort=[("finished_at", 1)], limit=1):
-            last = min(last, _day(oldest))
+        left = self._documents.rows(
+            ATTEMPTS, ["finished_at"], {"finished_at": {"lt": before}}, sort=[("finished_at", 1)], limit=1
+        )
+        for (oldest,) in left:  # of a purge that named more than the time
+            last = _day(oldest)
         for known in list(self._documents.find(BODY_PLACES)):
             try:
                 self._remove_days(self._place(known["_id"]), str(known["folder"]), last)

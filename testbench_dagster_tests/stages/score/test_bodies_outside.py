@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from testbench_dagster.core.records.set_aside import ScorerOutageRecord
 from testbench_dagster.stages.check import findings
 from testbench_dagster.stages.dispute.bundle import write_bundle
 from testbench_dagster.stages.publish.export import export_parquet
+from testbench_dagster.stages.relay.history import StoredHistory
 from testbench_dagster.stages.score.outages import who_waits_for_scorers
 from testbench_dagster.stages.score.score import score_new
 from testbench_dagster.stages.score.windows import windows
@@ -111,6 +113,24 @@ def test_an_answer_that_cannot_be_read_waits_and_no_other(case: Case, tmp_path: 
     assert (report.n_scored, report.unread) == (2, {})
     assert {len(case.scores(one)) for one in (ALPHA, SECOND)} == {N_DOCS}
     assert list(typed.find(workspace.documents, ScorerOutageRecord)) == []
+
+
+def test_relays_of_a_session_count_though_their_answers_cannot_be_read(case: Case, tmp_path: Path) -> None:
+    for doc in range(N_DOCS):
+        case.answer(doc, "a" * (doc + 1))
+    documents = case.workspace.documents
+    made = [
+        replace(one, id=f"{one.id}s", session="s", payload_sha256=f"{one.doc_id}")
+        for one in typed.find(documents, AttemptRecord)
+    ]
+    typed.put_new(documents, AttemptRecord, made)
+    history = StoredHistory(case.workspace, {ALPHA})
+    bodies = {one.payload_sha256: one.body for one in history.relays("s", but=())}
+    assert bodies == {one.payload_sha256: one.body for one in made}
+    digest = hashlib.sha256(made[3].body).hexdigest()
+    next((tmp_path / "bodies").rglob(f"{digest}.gz")).unlink()
+    less = {one.payload_sha256: one.body for one in history.relays("s", but=())}
+    assert less == {**bodies, made[3].payload_sha256: b""}
 
 
 def test_check_says_how_many_bodies_stand_outside_and_whether_they_can_be_read(

@@ -39,7 +39,7 @@ R = TypeVar("R")
 _TOGETHER = 16  # files of a place that are read or written at once
 _READ_DOCUMENTS = 64  # whose bodies are in memory at once
 _READ_BYTES = 16 * 1024 * 1024  # and about the most bytes of these
-#: Of gzip: 6 takes a third more time for 1 % less (benchmarks/bodies.py).
+#: Of gzip: 6 takes a quarter more time for 1 % less (benchmarks/bodies.py).
 _LEVEL = 4
 _NO_WRITES_S = 60.0  # after a failure: until then bodies stay in the document store
 _NO_READS_S = 60.0  # after a place was found to be away: until then nobody waits for it again

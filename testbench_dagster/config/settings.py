@@ -447,6 +447,25 @@ class RetentionSettings(Strict):
     runs_days: float | None = Field(default=90, gt=0)
 
 
+class BodySettings(Strict):
+    """Where large bodies of attempts go in place of the document store, and from how many bytes on."""
+
+    place: str
+    min_bytes: int = Field(default=4096, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _place_alone(cls, value: Any) -> Any:
+        return {"place": value} if isinstance(value, str) else value
+
+    @field_validator("place")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        if problem := place_problem(value):
+            raise ValueError(problem)
+        return value.rstrip("/")
+
+
 class BoardSettings(Strict):
     """Where people reach the board: the published page leads there, and it answers to that name."""
 
@@ -494,6 +513,7 @@ class Settings(Strict):
     service_probes: ServiceProbeSettings = ServiceProbeSettings()
     services: dict[str, ServiceConfig] = Field(default_factory=dict)
     publish: str | None = None
+    bodies: BodySettings | None = None
     task_paths: list[str] = Field(default_factory=list)
     choices_on_chat: bool = False
     allow_code_execution: Annotated[bool, BeforeValidator(_allowed)] = False

@@ -19,6 +19,13 @@ class StoreError(TestbenchError):
     """A document or dataset store cannot be opened, read or written."""
 
 
+class BodyUnavailable(StoreError):
+    """The body of an attempt stands outside the document store and cannot be read there now.
+
+    The attempt is as good as it was: whoever needs its body puts that work off.
+    """
+
+
 class UndeclaredField(StoreError, KeyError):
     """A filter, sort, group or projection names a field the collection does not declare."""
 

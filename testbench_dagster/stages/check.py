@@ -12,11 +12,13 @@ from testbench_dagster.core.errors import StoreError, TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.frameworks import framework_plug
 from testbench_dagster.core.prompt import Registered
+from testbench_dagster.core.records.attempts import PlacedBody
+from testbench_dagster.core.records.bodies import BodyPlaceRecord
 from testbench_dagster.core.records.prompts import EpochStart
 from testbench_dagster.core.records.suppliers import SupplierRecord
 from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_flags import MEAN, TaskFlags
-from testbench_dagster.core.wording import counted
+from testbench_dagster.core.wording import agreeing, counted
 from testbench_dagster.sandbox.choice import CODE
 from testbench_dagster.sandbox.surroundings import python_version
 from testbench_dagster.scoring.bounds import bounds_by_definition
@@ -39,6 +41,7 @@ from testbench_dagster.taxonomies.model import is_placeholder
 from testbench_dagster.transports.registry import check_service
 
 _TOLD = 3  # tasks named
+_BODIES = 1_000  # newest attempts that are looked at for where their bodies stand
 _DOCS_TRIED = 3  # of which prompts are built, to see whether the templates work
 
 
@@ -80,6 +83,7 @@ def findings(
     if of_dagster is not None:
         yield from of_dagster(config)
     yield from _shared_findings(workspace)
+    yield from _body_findings(workspace)
     if config.settings.publish is not None:
         yield _place_finding(config.settings.publish)
     known: dict[str, TaskFlags] = {}
@@ -162,6 +166,49 @@ def _place_finding(url: str) -> Finding:
     except StoreError as error:
         return Finding("publish", str(error), ok=False)
     return Finding("publish", place.shown)
+
+
+def _body_findings(workspace: Workspace) -> Iterator[Finding]:
+    """Where bodies stand outside the document store, whether they can be read, and how many are there."""
+    chosen = workspace.config.settings.bodies
+    try:
+        known = [one.id for one in typed.find(workspace.documents, BodyPlaceRecord)]
+        newest = typed.find(
+            workspace.documents,
+            PlacedBody,
+            sort=[("finished_at", -1)],
+            limit=_BODIES if known or chosen else 0,
+        )
+        bodies = list(newest)
+    except StoreError:  # said before
+        return
+    for url in dict.fromkeys([*([] if chosen is None else [chosen.place]), *sorted(known)]):
+        place = Place(url)
+        there = sum(_stands_in(one, url) for one in bodies)
+        told = (
+            f"{place.shown}: {there} of the newest {counted(len(bodies), 'attempt')} have their bodies there"
+        )
+        try:
+            place.look()
+        except StoreError as error:
+            remedy = "what needs these bodies is put off until it can be reached, and nothing is lost"
+            yield Finding("bodies", f"{told}; {error}; {remedy}", ok=False)
+            continue
+        if chosen is None or url != chosen.place:
+            yield Finding("bodies", f"{told}; no more go there, but these are read there: keep it")
+            continue
+        here = sum(one.body_outside is None and one.body_bytes >= chosen.min_bytes for one in bodies)
+        size = counted(chosen.min_bytes, "byte", ",")
+        one, more = f"other of at least {size} stands", f"others of at least {size} stand"
+        also = (
+            f"; {agreeing(here, one, more)} in the document store, written before it was set or while it did "
+            "not answer"
+        )
+        yield Finding("bodies", told + (also if here else ""))
+
+
+def _stands_in(body: PlacedBody, url: str) -> bool:
+    return body.body_outside is not None and body.body_outside.place.rpartition("/")[0] == url
 
 
 def _code_finding() -> Finding:

@@ -17,7 +17,7 @@ from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.task_group import TaskGroup
 from testbench_dagster.relays.report import Progress
 from testbench_dagster.stages.configured_tasks import ConfiguredTasks, configured_tasks
-from testbench_dagster.stores.documents import DocumentStore, open_documents
+from testbench_dagster.stores.documents import BodiesOutside, DocumentStore, open_documents
 from testbench_dagster.stores.documents.as_of import StoreAsOf
 from testbench_dagster.stores.files import create_folder
 from testbench_dagster.tasks.frameworks import Framework
@@ -135,7 +135,13 @@ class Workspace:
     @cached_property
     def documents(self) -> DocumentStore:
         """The document store."""
-        documents = open_documents(self._home(), self.config.mongo_uri, hurried=self._hurried)
+        bodies = self.config.settings.bodies
+        documents = open_documents(
+            self._home(),
+            self.config.mongo_uri,
+            outside=None if bodies is None else BodiesOutside(bodies.place, bodies.min_bytes),
+            hurried=self._hurried,
+        )
         self._opened.append(documents)
         return documents
 

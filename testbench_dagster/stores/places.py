@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -82,6 +83,31 @@ class Place:
             with self._telling("write", name):
                 self._put(partial, name)
 
+    def store(self, name: str, data: bytes) -> None:
+        """Write a small file of the place; when this returns it stands there whole and durably.
+
+        On this machine it is this user's alone. ``name`` may have folders in it, which are made. May be
+        called from several threads at once.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if self.local is not None:
+            path = self.local / name
+            with writing(path, self._remedy):
+                _make_durable_folder(path.parent)
+            with whole_file(path, self._remedy) as partial:
+                _write_durably(partial, data)
+            with writing(path, self._remedy):
+                _sync_folder(path.parent)
+            return
+        with self._telling("write", name):
+            at = self._at(name)
+            if self._protocol in _OBJECTS:
+                self._files.pipe_file(at, data)
+                return
+            self._renamed(at, lambda partial: self._files.pipe_file(partial, data))
+
     def read(self, name: str) -> bytes | None:
         """A file's bytes; None where it is not there. Raises StoreError: it cannot be read."""
         found: bytes | None = None
@@ -99,6 +125,63 @@ class Place:
                 (self.local / name).unlink()
             else:
                 self._files.rm_file(self._at(name))
+
+    def folders(self, name: str) -> list[str]:
+        """Names of the folders in a folder, in order; none where it is not there.
+
+        Raises:
+            StoreError: it cannot be listed.
+        """
+        if self.local is not None:
+            with self._telling("list", name), suppress(FileNotFoundError):
+                return sorted(path.name for path in (self.local / name).iterdir() if path.is_dir())
+            return []
+        return sorted(_last(one["name"]) for one in self._listed(name) if one["type"] == "directory")
+
+    def written(self, name: str) -> dict[str, datetime]:
+        """The files in a folder by name, with when each was written; none where it is not there.
+
+        Raises:
+            StoreError: it cannot be listed.
+        """
+        found: dict[str, datetime] = {}
+        if self.local is not None:
+            with self._telling("list", name), suppress(FileNotFoundError):
+                for entry in os.scandir(self.local / name):
+                    with suppress(FileNotFoundError):  # it went meanwhile
+                        found[entry.name] = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
+            return found
+        for one in self._listed(name):
+            if one["type"] == "file":
+                with self._telling("list", name), suppress(FileNotFoundError):
+                    found[_last(one["name"])] = self._written_at(one)
+        return found
+
+    def remove_all(self, names: Sequence[str]) -> None:
+        """Remove files, those that are there, and then their folder if it is empty; all lie in one.
+
+        Raises:
+            StoreError: one cannot be removed; others may be gone by then.
+        """
+        if not names:
+            return
+        folder = names[0].rpartition("/")[0]
+        if self.local is not None or self._protocol not in _OBJECTS:
+            for name in names:
+                self.remove(name)
+            self.remove_folder(folder)
+            return
+        with self._telling("remove", folder), suppress(FileNotFoundError):
+            self._files.rm([self._at(name) for name in names])
+
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder if it is there and empty; stores of objects have none to remove."""
+        if self.local is not None:
+            with suppress(OSError):  # not empty, or gone
+                (self.local / name).rmdir()
+        elif self._protocol not in _OBJECTS:
+            with suppress(Exception):  # the same, as each package says it
+                self._files.rmdir(self._at(name))
 
     def look(self) -> None:
         """Look whether it can be reached; that it is not there yet is fine, where writing makes it.
@@ -160,7 +243,10 @@ class Place:
         # 0.05 s
         import fsspec
 
-        options: dict[str, Any] = {"config_kwargs": _S3_PATIENCE} if self._protocol in _S3 else {}
+        options: dict[str, Any] = {}
+        if self._protocol in _S3:
+            # what others write is to be seen, and lists of bodies are too long to be kept
+            options = {"config_kwargs": _S3_PATIENCE, "use_listings_cache": False}
         try:
             fsspec.get_filesystem_class(self._protocol)
         except ImportError as error:
@@ -181,15 +267,33 @@ class Place:
         if self._protocol in _OBJECTS:
             self._files.put_file(str(local), at)
             return
+        self._renamed(at, lambda partial: self._files.put_file(str(local), partial))
+
+    def _renamed(self, at: str, write: Callable[[str], None]) -> None:
+        """Write a file under another name, and then rename it."""
         folder, _, last = at.rpartition("/")
         self._files.makedirs(folder, exist_ok=True)
         partial = f"{folder}/.{last}.{secrets.token_hex(4)}.partial"
         try:
-            self._files.put_file(str(local), partial)
+            write(partial)
             self._files.mv(partial, at)
         finally:
             if self._files.exists(partial):
                 self._files.rm_file(partial)
+
+    def _listed(self, name: str) -> list[dict[str, Any]]:
+        """What is in a folder elsewhere, as fsspec tells it."""
+        with self._telling("list", name), suppress(FileNotFoundError):
+            found: list[dict[str, Any]] = self._files.ls(self._at(name), detail=True, refresh=True)
+            return found
+        return []
+
+    def _written_at(self, told: dict[str, Any]) -> datetime:
+        """When a file was written: packages tell it under names of their own."""
+        moment = told.get("LastModified") or told.get("last_modified")
+        if not isinstance(moment, datetime):
+            moment = self._files.modified(told["name"])
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
     @contextmanager
     def _telling(self, what: str, name: str) -> Iterator[None]:
@@ -205,6 +309,35 @@ class Place:
 
     def _message(self, what: str, name: str, reason: str) -> str:
         return f"cannot {what} {self.file(name) if name else self.shown}: {reason}; {self._remedy}"
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make_durable_folder(folder: Path) -> None:
+    """Make a private folder and those above it that are missing; what was made survives a loss of power."""
+    if folder.is_dir():
+        return
+    _make_durable_folder(folder.parent)
+    folder.mkdir(0o700, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _reason(error: Exception) -> str:

@@ -20,7 +20,7 @@ ROOT = Path(testbench_dagster.__file__).parent.parent
 LOOKED_AT = {
     "CLASSIFIER": (3, "347f64087ae658bc0adddaec0f14ca1007cc6b82902923d5c2a72a739ec31a7e"),
     "PAYLOADS": (1, "fd2403609b02cdd4b63bb3c0647671260be84d4c2802b2ccbef1513d41780f85"),
-    "SCORER": (2, "50ae692798fe458e181177f77074d7c03e160618855009a907a5cd3403c707f6"),
+    "SCORER": (2, "36f9c5ec1e095a28160ad7a0ac5a290864f7a78410e6a32c38efe0a7e7817188"),
     "TOOLS": (1, "88abcad36c7c795f18cbb02ed5f7ef2c059564c665a0a4cd8f5847efc3af5398"),
     "TWINS": (1, "beb3afcde22220bab9cf7471ea0b1105abefd18fe4fc61d61a57dd88b53119bf"),
     "FRESH": (1, "79c3c2dc746cd8b453dfe2e5a0719f03551b5155f0bd848e0928b7f2ad89cf50"),

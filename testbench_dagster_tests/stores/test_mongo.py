@@ -14,6 +14,7 @@ from pymongo.errors import WriteError
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import Collection, open_documents
+from testbench_dagster.stores.documents.mongo import MongoDocuments
 from testbench_dagster.stores.uris import without_password
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.stores.workers import JOBS, Target, start, write_forever
@@ -69,14 +70,14 @@ def test_pymongo_is_imported_only_for_a_mongo_uri():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_default_database(mongo_uri, tmp_path):
-    store = open_documents(tmp_path, mongo_uri)
+def test_default_database(mongo_uri):
+    store = MongoDocuments(mongo_uri)
     assert store._database().name == "testbench"
     store.close()
 
 
-def test_writes_are_acknowledged_by_a_majority_with_journal(mongo_database_uri, tmp_path):
-    store = open_documents(tmp_path, mongo_database_uri + "&w=0&journal=false")
+def test_writes_are_acknowledged_by_a_majority_with_journal(mongo_database_uri):
+    store = MongoDocuments(mongo_database_uri + "&w=0&journal=false")
     assert store._database().write_concern.document == {"w": "majority", "j": True, "wtimeout": 30_000}
     store.close()
 
@@ -219,6 +220,6 @@ def test_what_the_server_fails_at(tmp_path):
         (True, "?retryWrites=true&serverselectiontimeoutms=60000", 60_000),
     ],
 )
-def test_how_long_a_server_is_looked_for(tmp_path, hurried, options, milliseconds):
-    with contextlib.closing(open_documents(tmp_path, f"mongodb://h:1/db{options}", hurried=hurried)) as store:
+def test_how_long_a_server_is_looked_for(hurried, options, milliseconds):
+    with contextlib.closing(MongoDocuments(f"mongodb://h:1/db{options}", hurried=hurried)) as store:
         assert store._database().client.options.server_selection_timeout == milliseconds / 1000

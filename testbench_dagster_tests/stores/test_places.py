@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,27 @@ def test_nothing_else_is_left_behind(place: Place, tmp_path: Path) -> None:
 
     files, root = fsspec.core.url_to_fs(place.shown)
     assert [name.rpartition("/")[2] for name in files.find(root)] == ["y.json"]
+
+
+def test_files_are_stored_listed_with_their_time_and_removed(place: Place) -> None:
+    assert place.folders("a") == [] and place.written("a/b") == {}
+    began = datetime.now(UTC)
+    for text in (b"first", b"second"):
+        for name in ("a/b/one", "a/b/two", "a/c/three", "a/four"):
+            place.store(name, text)
+            assert place.read(name) == text
+    assert place.folders("a") == ["b", "c"]
+    written = place.written("a/b")
+    assert sorted(written) == ["one", "two"], "and no partial file"
+    assert all(abs(moment - began) < timedelta(minutes=10) for moment in written.values())
+    place.remove_all(["a/b/one", "a/b/never"])
+    assert place.folders("a") == ["b", "c"] and list(place.written("a/b")) == ["two"]
+    place.remove_all([])
+    place.remove_all(["a/b/two"])
+    assert place.folders("a") == ["c"] and place.read("a/four") == b"second"
+    place.remove_folder("a")
+    place.remove_folder("never")
+    assert place.folders("a") == ["c"], "only an empty one"
 
 
 @pytest.mark.slow(minutes=0.1)

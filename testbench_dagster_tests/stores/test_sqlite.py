@@ -16,6 +16,7 @@ import pytest
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import open_documents
 from testbench_dagster.stores.documents.collections import ATTEMPTS
+from testbench_dagster.stores.documents.sqlite import SqliteDocuments
 from testbench_dagster.stores.documents.sqlite_tables import index_name, schema_version
 from testbench_dagster.stores.documents.values import serving_index, terms
 from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA
@@ -177,7 +178,7 @@ def test_a_file_that_another_process_begins_meanwhile_is_no_old_one(tmp_path):
 def test_which_index_serves_a_query_is_told_and_not_guessed(tmp_path, where, index):
     """Without statistics, and on a table that holds next to nothing."""
     assert serving_index(ATTEMPTS, terms(ATTEMPTS, where)) == index
-    with contextlib.closing(open_documents(tmp_path, None)) as store:
+    with contextlib.closing(SqliteDocuments(tmp_path / "documents.sqlite3")) as store:
         store.count(ATTEMPTS, where)
         with store._connections.use() as connection:
             found: list[str] = []

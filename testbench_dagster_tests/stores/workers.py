@@ -15,7 +15,13 @@ from typing import Any
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.task_flags import MetricFlags, TaskFlags
 from testbench_dagster.stores.datasets import DatasetStore
-from testbench_dagster.stores.documents import Collection, DocumentStore, document_id, open_documents
+from testbench_dagster.stores.documents import (
+    BodiesOutside,
+    Collection,
+    DocumentStore,
+    document_id,
+    open_documents,
+)
 
 JOBS = Collection(
     "jobs",
@@ -44,8 +50,8 @@ class Target:
     home: str
     mongo_uri: str | None = None
 
-    def open(self) -> DocumentStore:
-        return open_documents(Path(self.home), self.mongo_uri)
+    def open(self, outside: BodiesOutside | None = None) -> DocumentStore:
+        return open_documents(Path(self.home), self.mongo_uri, outside=outside)
 
 
 def race(work: Callable[..., Any], *arguments: Any, processes: int = 4) -> list[Any]:

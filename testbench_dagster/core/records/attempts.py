@@ -8,14 +8,28 @@ from typing import Any, NamedTuple
 
 from testbench_dagster.core.records.declaring import (
     FACT,
+    Part,
     Record,
     content,
     counted,
     key,
+    nested,
     queryable,
     record,
     view,
 )
+
+
+@nested
+class BodyOutside(Part):
+    """Where the body of an attempt stands outside the document store, compressed by gzip.
+
+    The file is `place/day/ab/sha256.gz`: day is that of `finished_at` in UTC, ab what the hash begins with.
+    """
+
+    place: str = content("folder of this store in the place of `bodies`, by its URL")
+    sha256: str = content("SHA-256 of the body, in hexadecimal")
+    bytes: int = content("its size")
 
 
 @record(
@@ -80,7 +94,16 @@ class AttemptRecord(Record):
         "without an answer, and for attempts of earlier versions",
         default=None,
     )
-    body: bytes = content("the answer as received, after decompression")
+    body: bytes = content(
+        "the answer as received, after decompression; missing where `body_outside` says where it is",
+        bulky=True,
+    )
+    body_outside: BodyOutside | None = content(
+        "where the document store lacks it: where it is instead",
+        default=None,
+        exported=False,
+        sparse=True,
+    )
     body_bytes: int = content("its size before it was cut, in bytes")
     body_truncated: bool = content("whether it was cut at `relays.max_response_mb`")
     error: str | None = content("what went wrong, in words")
@@ -352,6 +375,14 @@ class TimedCall(NamedTuple):
 
 
 @view(AttemptRecord)
+class PlacedBody(NamedTuple):
+    """How large the answer of an attempt was, and where it stands if not in the document store."""
+
+    body_bytes: int
+    body_outside: BodyOutside | None
+
+
+@view(AttemptRecord)
 class AnswerBytes(NamedTuple):
     """The bytes that an attempt brought."""
 
@@ -359,14 +390,34 @@ class AnswerBytes(NamedTuple):
 
 
 @view(AttemptRecord)
-class SessionAttempt(NamedTuple):
-    """An attempt in a session, with what its signature was made over."""
+class SessionAttemptHead(NamedTuple):
+    """An attempt in a session, with what its signature was made over but for the answer."""
 
+    id: str
     supplier: str
     finished_at: datetime
-    body: bytes
     payload_sha256: str | None
     evidence: Mapping[str, Any]
+
+
+@view(AttemptRecord)
+class SessionAttempt(NamedTuple):
+    """The same with its answer."""
+
+    id: str
+    supplier: str
+    finished_at: datetime
+    payload_sha256: str | None
+    evidence: Mapping[str, Any]
+    body: bytes
+
+
+@view(AttemptRecord)
+class AttemptOfSupplier(NamedTuple):
+    """Whom an attempt asked."""
+
+    id: str
+    supplier: str
 
 
 @view(AttemptRecord)

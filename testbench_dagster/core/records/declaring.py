@@ -34,6 +34,7 @@ class _Declared:
     queryable: bool = False
     exported: bool = True
     sparse: bool = False
+    bulky: bool = False
     decode: Callable[[Any], Any] | None = None
 
 
@@ -54,15 +55,17 @@ def content(
     default: Any = dataclasses.MISSING,
     exported: bool = True,
     sparse: bool = False,
+    bulky: bool = False,
     decode: Callable[[Any], Any] | None = None,
 ) -> Any:
     """A field that is read with the whole document only.
 
     ``exported``: it is a column of its parquet file. ``sparse``: it is left out of documents where it has its
-    default. ``decode`` is given the stored value, whatever it is, and returns an equal one, for fields whose
-    type has no decoding of its own.
+    default. ``bulky``: it may be most of a document, and is not read for views that lack it. ``decode`` is
+    given the stored value, whatever it is, and returns an equal one, for fields whose type has no decoding of
+    its own.
     """
-    declared = _Declared(meaning, exported=exported, sparse=sparse, decode=decode)
+    declared = _Declared(meaning, exported=exported, sparse=sparse, bulky=bulky, decode=decode)
     return dataclasses.field(default=default, metadata={_META: declared})
 
 
@@ -89,6 +92,7 @@ class StoredField:
     queryable: bool
     exported: bool
     sparse: bool
+    bulky: bool
     decode: Callable[[Any], Any] | None
     encode: Callable[[Any], Any] | None
 
@@ -255,11 +259,13 @@ def record(
 class Shape(Generic[T]):
     """How values of a class are read from a collection.
 
-    ``names`` are the queryable fields that are enough, None where the whole document is needed.
+    ``names`` are the queryable fields that are enough, None where the whole document is needed, but for the
+    bulky fields in ``without``.
     """
 
     record: type[Record]
     names: tuple[str, ...] | None
+    without: tuple[str, ...]
     from_document: Callable[[Mapping[str, Any]], T]
     from_row: Callable[[Sequence[Any]], T]
 
@@ -302,7 +308,9 @@ def view(of: type[Record]) -> Callable[[type[T]], type[T]]:
             if not field.nullable and not field.needed
         ]
         from_row = _with_defaults(make, defaults) if defaults else make
-        _SHAPES[cls] = Shape(of, names if narrow else None, _reader(of, fields, make), from_row)
+        without = tuple(field.name for field in of.fields if field.bulky and field.name not in names)
+        read = _reader(of, fields, make)
+        _SHAPES[cls] = Shape(of, names if narrow else None, without, read, from_row)
         return cls
 
     return decorate
@@ -362,7 +370,7 @@ def shape_of(cls: type[T]) -> Shape[T]:
     if found is None:
         if not issubclass(cls, Record):
             raise TypeError(f"{cls.__name__} is neither a record nor a view of one; decorate it with @view")
-        found = _SHAPES[cls] = Shape(cls, None, cls.from_document, cls.from_document)  # type: ignore[arg-type]
+        found = _SHAPES[cls] = Shape(cls, None, (), cls.from_document, cls.from_document)  # type: ignore[arg-type]
     return found
 
 
@@ -426,6 +434,7 @@ def _stored_field(cls: type, field: dataclasses.Field[Any], hint: Any) -> Stored
         queryable=declared.queryable,
         exported=declared.exported,
         sparse=declared.sparse,
+        bulky=declared.bulky,
         decode=declared.decode or decode,
         encode=encode,
     )

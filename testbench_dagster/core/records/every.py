@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.bodies import BodyPlaceRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.coordination import (
     BudgetRecord,
@@ -51,6 +52,7 @@ RECORDS: tuple[type[Record], ...] = (
     VoidDocRecord,
     SetAsideRecord,
     AttemptRecord,
+    BodyPlaceRecord,
     ScoreRecord,
     EmptyScoreRecord,
     ScorerOutageRecord,

@@ -59,7 +59,7 @@ class VoidDocRecord(Record):
 
 @record("scorer_outages", one_per="supplier and task whose answers wait for a scorer", kind=VIEW)
 class ScorerOutageRecord(Record):
-    """Answers that are not scored: a service is gone which a metric asks, or the task's framework fails."""
+    """Answers not scored: a metric's service is gone, its framework fails, or they cannot be read."""
 
     id: str = key("`task:supplier`")
     task: str = queryable("name of the task")
@@ -69,9 +69,12 @@ class ScorerOutageRecord(Record):
     failures: int = queryable("how often in a row it was tried in vain")
     retry_at: datetime = queryable("when the daemon tries again; a run does at once")
     docs: int = queryable("answered docs that wait")
-    reason: str = content("what the metric met")
+    reason: str = content("what the metric met, or why an answer cannot be read")
     of_scorer: bool | None = content(
         "whether the framework itself fails, and no service that it asks", default=None, sparse=True
+    )
+    unread: bool | None = content(
+        "whether the bodies of the answers cannot be read where they are kept", default=None, sparse=True
     )
 
 

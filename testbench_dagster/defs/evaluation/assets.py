@@ -267,6 +267,12 @@ def supplier_scores(
         context.log.warning(
             f"{counted(docs, 'doc')} of task {name} {wait} for the service that its metric asks"
         )
+    for name, docs in report.unread.items():
+        wait = "waits" if docs == 1 else "wait"
+        context.log.warning(
+            f"{counted(docs, 'doc')} of task {name} {wait} because the answers cannot be read: "
+            f"{report.why_unread[name]}"
+        )
     for name, problem in report.problems.items():
         context.log.warning(f"task {name} could not be scored: {problem}")
     changes = detect_changes(workspace, keys)
@@ -279,6 +285,7 @@ def supplier_scores(
         "docs_not_scorable": report.n_failed,
         "docs_put_off": report.n_put_off,
         **({"waiting_for_scorer": report.waiting} if report.waiting else {}),
+        **({"waiting_for_answers": report.unread} if report.unread else {}),
         **({"scorer_problems": dict(list(report.problems.items())[:50])} if report.problems else {}),
         **changes_metadata(changes),
         **references_metadata(compared),

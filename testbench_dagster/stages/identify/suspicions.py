@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, Protocol, get_args
 
+from testbench_dagster.core.errors import BodyUnavailable
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AnswerBytes, TimedCall
 from testbench_dagster.core.records.identity import ChangeRecord
@@ -282,7 +283,10 @@ def _suspicion(
 
 
 def _same_body(workspace: Workspace, supplier: str, prompt: str) -> bool:
-    """Whether two answers of a supplier to a request were the same bytes: ids and times differ otherwise."""
+    """Whether two answers of a supplier to a request were the same bytes: ids and times differ otherwise.
+
+    False where they cannot be read now: it is told beside a suspicion, and raises none.
+    """
     prompt_id, _, idx = prompt.rpartition("/")
     where: dict[str, Any] = {
         "supplier": supplier,
@@ -290,7 +294,10 @@ def _same_body(workspace: Workspace, supplier: str, prompt: str) -> bool:
         "idx": int(idx),
         "answer_hash": {"ne": None},
     }
-    bodies = [one.body for one in typed.find(workspace.documents, AnswerBytes, where, limit=_BODIES)]
+    try:
+        bodies = [one.body for one in typed.find(workspace.documents, AnswerBytes, where, limit=_BODIES)]
+    except BodyUnavailable:
+        return False
     return len(set(bodies)) < len([body for body in bodies if body])
 
 

@@ -286,6 +286,7 @@ class AttemptWriter:
             )
             for relay, number, attempt in batch
         ]
+        typed.write_ahead(self._store, AttemptRecord, records)
         if self._fence is None:
             return records
         # Last of all, so that next to nothing can happen between this and the write.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.errors import BodyUnavailable, StoreError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.prompt import TEXT_KINDS, Answered, DocScore
 from testbench_dagster.core.records.attempts import RawAnswer
@@ -39,7 +39,8 @@ class ScoredBatch:
     ``records`` are the scores, and beside them answers that are to be tried again (:mod:`.undecided`).
     ``waiting`` wait for the service that a metric asks, for the reason given; ``gone`` where it is known to
     be gone for everybody, so that no more batches need to be tried. ``hangs`` says why none of the task is to
-    be tried again in this run: its scorer comes to no end, whatever it is given.
+    be tried again in this run: its scorer comes to no end, whatever it is given. ``unread`` are those whose
+    answers cannot be read now where they are kept, ``why_unread`` says why.
     """
 
     records: list[ScoreRecord]
@@ -47,6 +48,8 @@ class ScoredBatch:
     reason: str | None = None
     gone: bool = False
     hangs: str | None = None
+    unread: Sequence[AnsweredDoc] = ()
+    why_unread: str | None = None
 
 
 def score_batch(
@@ -72,7 +75,10 @@ def score_answers(
     ``strikes`` counts, per supplier, the answers that had to be stopped; a supplier's docs beyond the third
     are left out.
     """
-    prompts, answers = _answers(workspace.documents, docs)
+    prompts, read = _answers(workspace.documents, docs)
+    docs, answers = read.docs, read.answers
+    if not docs:
+        return ScoredBatch([], [], unread=read.unread, why_unread=read.why)
     data = task_data(workspace, registration, sorted({a.doc_id for a in answers}))
     items = [(i, doc.supplier, answer) for i, (doc, answer) in enumerate(zip(docs, answers, strict=True))]
     scorer = Scorer(workspace.framework(spec), spec, data, Counter() if strikes is None else strikes)
@@ -103,7 +109,7 @@ def score_answers(
     service, hangs = scorer.service, scorer.hangs
     if service.gone and service.hangs:
         hangs = f"the service that its metric asks is waited for in vain ({service.reason})"
-    return ScoredBatch(made, waiting, service.reason, service.gone, hangs)
+    return ScoredBatch(made, waiting, service.reason, service.gone, hangs, read.unread, read.why)
 
 
 def storable(records: Iterable[ScoreRecord]) -> list[ScoreRecord]:
@@ -130,8 +136,11 @@ def _quotes(value: Any) -> int:
 def _once(
     workspace: Workspace, spec: TaskSpec, registration: Registration, docs: Sequence[AnsweredDoc]
 ) -> dict[int, DocScore]:
-    """Score answers as they stand; nothing where the worker does not live through it."""
-    _, answers = _answers(workspace.documents, docs)
+    """Score answers as they stand; nothing where one cannot be read, or where the worker does not survive."""
+    _, read = _answers(workspace.documents, docs)
+    if read.unread:
+        return {}
+    answers = read.answers
     data = task_data(workspace, registration, sorted({a.doc_id for a in answers}))
     try:
         scores = workspace.framework(spec).score(spec, data, answers, timeout_s=SECONDS_PER_CALL)
@@ -140,22 +149,50 @@ def _once(
     return dict(enumerate(scores))
 
 
-def _answers(
-    documents: DocumentStore, docs: Sequence[AnsweredDoc]
-) -> tuple[dict[str, AskedPrompt], list[Answered]]:
+@dataclass
+class _Read:
+    """Docs with their answers, and those whose answers cannot be read now."""
+
+    docs: list[AnsweredDoc] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
+    unread: list[AnsweredDoc] = field(default_factory=list)
+    why: str | None = None
+
+
+def _answers(documents: DocumentStore, docs: Sequence[AnsweredDoc]) -> tuple[dict[str, AskedPrompt], _Read]:
     """Parse the answers from their evidence, a few raw ones at a time; return the prompts as well."""
     prompts = typed.by_id(documents, AskedPrompt, {d.prompt_id for d in docs})
-    answers = []
+    read = _Read()
     for start in range(0, len(docs), _EVIDENCE):
-        batch = docs[start : start + _EVIDENCE]
+        _read_into(read, documents, prompts, docs[start : start + _EVIDENCE])
+    return prompts, read
+
+
+def _read_into(
+    read: _Read,
+    documents: DocumentStore,
+    prompts: Mapping[str, AskedPrompt],
+    docs: Sequence[AnsweredDoc],
+) -> None:
+    """Read the answers to some docs; one that cannot be read keeps none of the others waiting."""
+    try:
         evidence = typed.by_id(
             documents,
             RawAnswer,
-            {a.id for d in batch for a in d.attempts},
-            suppliers=[d.supplier for d in batch],
+            {a.id for d in docs for a in d.attempts},
+            suppliers=[d.supplier for d in docs],
         )
-        answers += [_answered(d, prompts[d.prompt_id], evidence) for d in batch]
-    return prompts, answers
+    except BodyUnavailable as error:
+        if len(docs) == 1:
+            read.unread += docs
+            read.why = str(error)
+            return
+        half = len(docs) // 2
+        _read_into(read, documents, prompts, docs[:half])
+        _read_into(read, documents, prompts, docs[half:])
+        return
+    read.answers += [_answered(doc, prompts[doc.prompt_id], evidence) for doc in docs]
+    read.docs += docs
 
 
 def _answered(doc: AnsweredDoc, prompt: AskedPrompt, evidence: Mapping[str, RawAnswer]) -> Answered:

@@ -1,4 +1,4 @@
-"""Who waits for a scorer, or for the service that a metric asks: told to people, and looked at by plans.
+"""Who waits for a scorer, for what a metric asks, or for stored answers: told to people, seen by plans.
 
 The answers stay as they are: answered, without a score, and due for scoring. Nothing is asked again.
 """
@@ -18,11 +18,17 @@ _RETRY, _RETRY_MOST = timedelta(minutes=5), timedelta(hours=1)
 
 
 def note_outage(
-    documents: DocumentStore, task: str, waits: Mapping[str, int], reason: str, *, of_scorer: bool = False
+    documents: DocumentStore,
+    task: str,
+    waits: Mapping[str, int],
+    reason: str,
+    *,
+    of_scorer: bool = False,
+    unread: bool = False,
 ) -> None:
     """Note how many answered docs of suppliers wait for the scorer of a task.
 
-    ``of_scorer``: it fails itself, and no service that it asks.
+    ``of_scorer``: it fails itself, and no service that it asks. ``unread``: the answers cannot be read.
     """
     if not waits:
         return
@@ -44,6 +50,7 @@ def note_outage(
                 docs=docs,
                 reason=escaped(reason),
                 of_scorer=of_scorer or None,
+                unread=unread or None,
             )
         )
     typed.upsert(documents, ScorerOutageRecord, made)
@@ -84,6 +91,13 @@ def who_waits_for_scorers(
         docs = sum(one.docs for one in records)
         newest = max(records, key=lambda one: one.tried_at)
         waits = "waits" if docs == 1 else "wait"
+        if newest.unread:
+            told[task] = (
+                f"{counted(docs, 'answered doc')} {waits} because the answer cannot be read where it is kept "
+                f"({newest.reason}): that counts against no supplier; the next run tries again, and nothing "
+                "is asked again"
+            )
+            continue
         if newest.of_scorer:
             told[task] = (
                 f"{counted(docs, 'answered doc')} {waits} because the task's framework does not score "

@@ -39,14 +39,17 @@ PAGES = 8  # the same of pages, which may have megabytes each
 class ScoreReport:
     """How many answers were scored, how many the scorer could not digest or were put off, per task.
 
-    ``waiting`` are those put off for the service that a metric asks. ``problems`` says why a task's answers
-    could not be scored at all, ``stopped`` is set where that ended the scorer's process.
+    ``waiting`` are those put off for the service that a metric asks, ``unread`` those whose answers cannot be
+    read where they are kept, with ``why_unread``. ``problems`` says why a task's answers could not be scored
+    at all, ``stopped`` is set where that ended the scorer's process.
     """
 
     scored: dict[str, int] = field(default_factory=dict)
     failed: dict[str, int] = field(default_factory=dict)
     put_off: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
+    why_unread: dict[str, str] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     stopped: WorkerStopped | None = None
 
@@ -63,7 +66,8 @@ class ScoreReport:
     @property
     def n_put_off(self) -> int:
         """Docs left to a later run: others of their supplier kept the scorer busy for too long, the service
-        that a metric asks is gone, or the task's definition was edited and is not registered yet.
+        that a metric asks is gone, the task's definition was edited and is not registered yet, or an answer
+        cannot be read where it is kept.
         """
         return sum(self.put_off.values())
 
@@ -163,7 +167,7 @@ def _score_task(
 ) -> Counter[str]:
     """Score and store what the given suppliers answered after their instants, and count it.
 
-    Returns how many docs of each supplier wait for the service that a metric asks.
+    Returns how many docs of each supplier wait: for the service that a metric asks, or to be readable.
     """
     calls: dict[str, int] = {}
     waiting = [
@@ -173,6 +177,7 @@ def _score_task(
     ]
     strikes: Counter[str] = Counter()
     waits: Counter[str] = Counter()
+    unread: Counter[str] = Counter()
     reason, gone, hangs = "", False, None
     size = PAGES if registration.flags.output_type == "get" else BATCH
     for start in range(0, len(waiting), size):
@@ -190,6 +195,9 @@ def _score_task(
                 note_outage(workspace.documents, spec.name, left, str(error), of_scorer=True)
                 raise
             waits.update(doc.supplier for doc in made.waiting)
+            unread.update(doc.supplier for doc in made.unread)
+            if made.why_unread is not None:
+                report.why_unread[spec.name] = escaped(made.why_unread)
             reason, gone, hangs = made.reason or reason, made.gone, made.hangs
             scores = [] if definition_changed(spec, registration) else storable(made.records)
         if spec.signs:
@@ -215,8 +223,11 @@ def _score_task(
                 break
     if hangs is not None and not gone:
         note_outage(workspace.documents, spec.name, waits, hangs, of_scorer=True)
-        return waits
+        return waits + unread
+    if unread:
+        report.unread[spec.name] = unread.total()
+        note_outage(workspace.documents, spec.name, unread, report.why_unread[spec.name], unread=True)
     if waits:
         report.waiting[spec.name] = waits.total()
     note_outage(workspace.documents, spec.name, waits, reason)
-    return waits
+    return waits + unread

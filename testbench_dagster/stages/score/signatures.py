@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
-from testbench_dagster.core.errors import StoreError
+from testbench_dagster.core.errors import BodyUnavailable, StoreError
 from testbench_dagster.core.records.attempts import RawAnswer
 from testbench_dagster.core.records.prompts import AskedPrompt
 from testbench_dagster.core.records.scores import ScoreRecord
@@ -23,6 +24,7 @@ def remember_signatures(documents: DocumentStore, spec: TaskSpec, scores: Iterab
     """Store what the signatures of fresh scores stand for, where it is not known; return how many.
 
     It is made again from the stored answer, one at a time: a new signature is rare and a page may be large.
+    One whose answer cannot be read now is left to the next score that has it.
     """
     first: dict[str, ScoreRecord] = {}
     for score in sorted(scores, key=lambda s: s.answered_at):
@@ -30,10 +32,11 @@ def remember_signatures(documents: DocumentStore, spec: TaskSpec, scores: Iterab
             first.setdefault(f"{spec.leaf}:{score.metrics[METRIC]}", score)
     for known in list(typed.find(documents, SignatureId, {"_id": {"in": sorted(first)}})):
         del first[known.id]
-    return sum(
-        typed.put_new(documents, SignatureRecord, [_meaning(documents, spec, key, score)])
-        for key, score in first.items()
-    )
+    stored = 0
+    for key, score in first.items():
+        with suppress(BodyUnavailable):
+            stored += typed.put_new(documents, SignatureRecord, [_meaning(documents, spec, key, score)])
+    return stored
 
 
 def _meaning(documents: DocumentStore, spec: TaskSpec, key: str, score: ScoreRecord) -> SignatureRecord:

@@ -40,10 +40,13 @@ class StoreAsOf:
         sort: Sequence[tuple[str, int]] = (),
         limit: int | None = None,
         fields: Sequence[str] | None = None,
+        without: Sequence[str] = (),
     ) -> Iterator[Document]:
         """See :class:`DocumentStore`."""
         bounded = self._bounded(collection, where)
-        return self._documents.find(collection, bounded, sort=sort, limit=limit, fields=fields)
+        return self._documents.find(
+            collection, bounded, sort=sort, limit=limit, fields=fields, without=without
+        )
 
     def rows(
         self,
@@ -78,6 +81,10 @@ class StoreAsOf:
         """Nothing: the other store is another's."""
 
     # -- the past is not written ---------------------------------------------------------------------------
+
+    def write_ahead(self, collection: Collection, documents: Iterable[Document]) -> None:
+        """Refused."""
+        self._refuse()
 
     def put_new(self, collection: Collection, documents: Iterable[Document]) -> int:
         """Refused."""

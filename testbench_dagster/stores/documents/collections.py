@@ -2,7 +2,7 @@
 
 Facts (never changed once written): ``prompts``, ``attempts``, ``scores``, ``empty_scores``, ``epochs``,
 ``changes``, ``splits``, ``signatures``, ``supplier_snapshots``, ``lane_ends``, ``void_docs``,
-``service_probes``.
+``service_probes``, ``body_places``.
 Views (rebuilt from facts): ``windows``, ``health``, ``taxonomy_summaries``, ``leaderboards``,
 ``ranking_parts``, ``plans``, ``identity_groups``, ``score_streams``, ``set_aside``, ``scorer_outages``,
 ``service_quality``.
@@ -13,6 +13,7 @@ processes: ``heartbeats``, ``statements``, ``leases``, ``budgets``, ``paces``, `
 from __future__ import annotations
 
 from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.bodies import BodyPlaceRecord
 from testbench_dagster.core.records.chains import HeightRecord, SessionRecord
 from testbench_dagster.core.records.coordination import (
     BudgetRecord,
@@ -57,6 +58,7 @@ PROMPTS = PromptRecord.collection
 VOID_DOCS = VoidDocRecord.collection
 SET_ASIDE = SetAsideRecord.collection
 ATTEMPTS = AttemptRecord.collection
+BODY_PLACES = BodyPlaceRecord.collection
 SCORES = ScoreRecord.collection
 EMPTY_SCORES = EmptyScoreRecord.collection
 SCORER_OUTAGES = ScorerOutageRecord.collection
@@ -111,6 +113,7 @@ ALL = (
     VOID_DOCS,
     SET_ASIDE,
     ATTEMPTS,
+    BODY_PLACES,
     SCORES,
     EMPTY_SCORES,
     SCORER_OUTAGES,

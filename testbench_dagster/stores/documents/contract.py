@@ -44,6 +44,10 @@ class DuplicateKey(StoreError):
 class DocumentStore(Protocol):
     """Operations of a document store; safe to use from several threads and processes at once."""
 
+    def write_ahead(self, collection: Collection, documents: Iterable[Document]) -> None:
+        """Write ahead what of the documents stands elsewhere, so that ``put_new`` of them need not wait."""
+        ...
+
     def put_new(self, collection: Collection, documents: Iterable[Document]) -> int:
         """Insert the documents whose ``_id`` is not yet there, all in one durable step; return how many."""
         ...
@@ -64,11 +68,13 @@ class DocumentStore(Protocol):
         sort: Sequence[tuple[str, int]] = (),
         limit: int | None = None,
         fields: Sequence[str] | None = None,
+        without: Sequence[str] = (),
     ) -> Iterator[Document]:
         """Stream the matching documents.
 
         ``sort`` holds (field, 1 or -1) pairs; nulls come first ascending. With ``fields`` (declared ones)
-        each result has exactly these keys, null where missing, and bodies are not read.
+        each result has exactly these keys, null where missing, and bodies are not read. ``without`` are
+        fields that are of no use to the caller: results may lack them.
         """
         ...
 

@@ -110,6 +110,9 @@ class MongoDocuments:
     def __repr__(self) -> str:
         return f"MongoDocuments({without_password(self._uri)!r})"
 
+    def write_ahead(self, collection: Collection, documents: Iterable[Document]) -> None:
+        """Nothing: all of them stands in here."""
+
     def put_new(self, collection: Collection, documents: Iterable[Document]) -> int:
         """Insert the documents whose ``_id`` is not yet there; return how many.
 
@@ -158,13 +161,14 @@ class MongoDocuments:
         sort: Sequence[tuple[str, int]] = (),
         limit: int | None = None,
         fields: Sequence[str] | None = None,
+        without: Sequence[str] = (),
     ) -> Iterator[Document]:
         """Stream the matching documents; see the contract."""
         if fields is not None:
             rows = self.rows(collection, fields, where, sort=sort, limit=limit)
             return (dict(zip(fields, row, strict=True)) for row in rows)
         query = self._checked(collection, where, sort, limit)
-        return self._stream(collection, query, sort, limit, None)
+        return self._stream(collection, query, sort, limit, dict.fromkeys(without, 0) or None)
 
     def rows(
         self,

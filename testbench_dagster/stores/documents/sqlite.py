@@ -95,6 +95,9 @@ class SqliteDocuments:
     def __repr__(self) -> str:
         return f"SqliteDocuments({str(self.path)!r})"
 
+    def write_ahead(self, collection: Collection, documents: Iterable[Document]) -> None:
+        """Nothing: all of them stands in here."""
+
     def put_new(self, collection: Collection, documents: Iterable[Document]) -> int:
         """Insert the documents whose ``_id`` is not yet there in one transaction; return how many.
 
@@ -127,6 +130,7 @@ class SqliteDocuments:
         sort: Sequence[tuple[str, int]] = (),
         limit: int | None = None,
         fields: Sequence[str] | None = None,
+        without: Sequence[str] = (),
     ) -> Iterator[Document]:
         """Stream the matching documents; see the contract.
 

@@ -30,7 +30,8 @@ def find(
     shape = shape_of(of)
     collection = shape.record.collection
     if shape.names is None:
-        return map(shape.from_document, documents.find(collection, where, sort=sort, limit=limit))
+        found = documents.find(collection, where, sort=sort, limit=limit, without=shape.without)
+        return map(shape.from_document, found)
     return map(shape.from_row, documents.rows(collection, shape.names, where, sort=sort, limit=limit))
 
 
@@ -81,6 +82,11 @@ def by_id(
         where["supplier"] = {"in": sorted(set(suppliers))}
     found: Iterator[Any] = find(documents, of, where)
     return {record.id: record for record in found}
+
+
+def write_ahead(documents: DocumentStore, of: type[R], records: Iterable[R]) -> None:
+    """Write ahead what of the records stands outside the document store; :func:`put_new` of them follows."""
+    documents.write_ahead(of.collection, (record.to_document() for record in records))
 
 
 def put_new(documents: DocumentStore, of: type[R], records: Iterable[R]) -> int:

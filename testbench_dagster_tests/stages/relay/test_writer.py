@@ -116,6 +116,9 @@ def test_a_flush_waits_for_all_that_was_added(store: SqliteDocuments):
 class Failing:
     """A store whose disk is full."""
 
+    def write_ahead(self, collection: Collection, documents: Iterable[Document]) -> None:
+        pass
+
     def put_new(self, collection: Collection, documents: Iterable[Document]) -> int:
         raise OSError("no space left")
 
@@ -150,6 +153,9 @@ class Slow:
     def __init__(self) -> None:
         self.go = threading.Event()
         self.documents = 0
+
+    def write_ahead(self, collection: Collection, documents: Iterable[Document]) -> None:
+        pass
 
     def put_new(self, collection: Collection, documents: Iterable[Document]) -> int:
         assert self.go.wait(10)

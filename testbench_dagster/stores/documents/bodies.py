@@ -106,6 +106,10 @@ class DocumentsWithBodies:
         claimed = self._documents.claim(collection, where, changes, sort=sort)
         return None if claimed is None else self._whole(collection, claimed)
 
+    def amend(self, collection: Collection, changes: Mapping[str, Mapping[str, Any]]) -> int:
+        """See the contract."""
+        return self._documents.amend(collection, changes)
+
     def purge(self, collection: Collection, where: Where) -> int:
         """See the contract. With attempts that finished before an instant go the bodies of the days before.
 

@@ -62,14 +62,15 @@ class AnswerTable(Iterable[Answer]):
         family_of: list[int] = []
         by, to, began, rounds, at = array("i"), array("i"), array("i"), array("i"), array("q")
         for answer in answers:
-            came = moment(f"at of an answer by {answer.supplier}", answer.at)
+            if answer.at.tzinfo is None:
+                moment(f"at of an answer by {answer.supplier}", answer.at)
             by.append(suppliers.setdefault(answer.supplier, len(suppliers)))
             prompt = prompts.setdefault(answer.prompt, len(prompts))
             if prompt == len(family_of):
                 family_of.append(families.setdefault(answer.family, len(families)))
             to.append(prompt)
             began.append(prefixes.setdefault(answer.answer_prefix, len(prefixes)))
-            at.append(microseconds(came))
+            at.append((answer.at - _EPOCH) // _MICROSECOND)
             rounds.append(answer.round)
         columns = {"by": by, "to": to, "began": began, "at": at, "rounds": rounds}
         arrays = {name: np.asarray(column) for name, column in columns.items()}

@@ -54,6 +54,11 @@ def answers(suppliers: int, backends: int, prompts: int, seed: int = 7) -> Itera
                 yield Answer(f"s{s:05d}", f"p{t:04d}", f"task{t % 4}", at, again, prefix)
 
 
+def peak() -> float:
+    """The most memory that this process held so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def peer(given: AnswerTable, suppliers: int) -> float:
     """Seconds that a loop over all pairs of suppliers takes, measured on some of them."""
     prefixes: dict[str, dict[str, str]] = {}
@@ -128,24 +133,27 @@ def main() -> None:
     parser.add_argument("--backends", type=int, default=150)
     parser.add_argument("--prompts", type=int, default=300)
     chosen = parser.parse_args()
-    print("| suppliers | answers | matrix s | groups s | changes s | pairwise loop s (scaled) | peak MB |")
+    print("CPU seconds of one core, and the most memory until then, MB")
+    print("| suppliers | answers | made and read | matrix | groups | changes | pairwise loop (scaled) |")
     print("|---|---|---|---|---|---|---|")
     lines = []
     for suppliers in chosen.suppliers:
+        begun = time.process_time()
         given = AnswerTable.of(answers(suppliers, chosen.backends, chosen.prompts))
-        start = time.perf_counter()
+        start, peak_read = time.process_time(), peak()
         evidence = Evidence.of(given)
-        read = time.perf_counter()
+        read, peak_matrix = time.process_time(), peak()
         grouping = find_groups(evidence, now=START)
-        grouped = time.perf_counter()
+        grouped, peak_groups = time.process_time(), peak()
         members = [g.members for g in grouping.groups if len(g.members) > 1]
         changes = find_changes(given, groups=members)
-        done = time.perf_counter()
+        done, peak_changes = time.process_time(), peak()
         slow = peer(given, suppliers)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
-            f"| {suppliers:,} | {len(given):,} | {read - start:.1f} | {grouped - read:.1f} | "
-            f"{done - grouped:.1f} | {slow:.1f} | {peak:,.0f} |"
+            f"| {suppliers:,} | {len(given):,} | {start - begun:.1f}; {peak_read:,.0f} | "
+            f"{read - start:.1f}; {peak_matrix:,.0f} | {grouped - read:.1f}; {peak_groups:,.0f} | "
+            f"{done - grouped:.1f}; {peak_changes:,.0f} | {slow:.1f} |",
+            flush=True,
         )
         wrong, right = check(grouping, chosen.backends)
         sizes = [

@@ -17,6 +17,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
+def microseconds(at: datetime) -> int:
+    """An instant with a time zone in microseconds since 1970."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def instant(at: int) -> datetime:
+    """The instant, in UTC, so many microseconds after the beginning of 1970."""
+    return _EPOCH + at * _MICROSECOND
+
+
 class AnswerTable(Iterable[Answer]):
     """Answers at temperature 0, in any order; they can be gone through again, all or one supplier's.
 
@@ -52,14 +62,15 @@ class AnswerTable(Iterable[Answer]):
         family_of: list[int] = []
         by, to, began, rounds, at = array("i"), array("i"), array("i"), array("i"), array("q")
         for answer in answers:
-            came = moment(f"at of an answer by {answer.supplier}", answer.at)
+            if answer.at.tzinfo is None:
+                moment(f"at of an answer by {answer.supplier}", answer.at)
             by.append(suppliers.setdefault(answer.supplier, len(suppliers)))
             prompt = prompts.setdefault(answer.prompt, len(prompts))
             if prompt == len(family_of):
                 family_of.append(families.setdefault(answer.family, len(families)))
             to.append(prompt)
             began.append(prefixes.setdefault(answer.answer_prefix, len(prefixes)))
-            at.append((came - _EPOCH) // _MICROSECOND)
+            at.append((answer.at - _EPOCH) // _MICROSECOND)
             rounds.append(answer.round)
         columns = {"by": by, "to": to, "began": began, "at": at, "rounds": rounds}
         arrays = {name: np.asarray(column) for name, column in columns.items()}
@@ -78,7 +89,7 @@ class AnswerTable(Iterable[Answer]):
                 self.suppliers[by],
                 self.prompts[to],
                 self.families[self.family_of[to]],
-                _EPOCH + timedelta(microseconds=at),
+                instant(at),
                 round_,
                 self.prefixes[began],
             )
@@ -97,8 +108,10 @@ class AnswerTable(Iterable[Answer]):
         cuts = np.full(len(self.suppliers), np.iinfo(np.int64).min)
         for number, name in enumerate(self.suppliers):
             if name in cut_at:
-                cuts[number] = (moment(f"cut_at of {name}", cut_at[name]) - _EPOCH) // _MICROSECOND
+                cuts[number] = microseconds(moment(f"cut_at of {name}", cut_at[name]))
         after = self.at > cuts[self.by]
+        if after.all():
+            return self
         columns = {name: column[after] for name, column in self._columns.items()}
         names = self.suppliers, self.prompts, self.families, self.family_of, self.prefixes
         return AnswerTable(*names, columns)
@@ -112,6 +125,21 @@ class AnswerTable(Iterable[Answer]):
         own = self._read(order[bounds[number] : bounds[number + 1]])
         return sorted(own, key=lambda answer: (answer.at, answer.prompt, answer.round))
 
+    def count(self, name: str) -> int:
+        """How many answers of a supplier there are."""
+        number = self._number.get(name)
+        return 0 if number is None else int(self._counts[number])
+
+    def rows_of(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the answers of some suppliers, and the place among ``names`` of whose each is."""
+        import numpy as np
+
+        order, bounds = self._by_supplier
+        numbers = [self._number.get(name) for name in names]
+        parts = [order[:0] if n is None else order[bounds[n] : bounds[n + 1]] for n in numbers]
+        owner = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
+        return np.concatenate([order[:0], *parts]), owner
+
     def by_suppliers(self, most: int) -> Iterator[np.ndarray]:
         """Rows of whole suppliers, about so many at a time."""
         order, bounds = self._by_supplier
@@ -124,6 +152,12 @@ class AnswerTable(Iterable[Answer]):
     @cached_property
     def _number(self) -> Mapping[str, int]:
         return {name: number for number, name in enumerate(self.suppliers)}
+
+    @cached_property
+    def _counts(self) -> np.ndarray:
+        import numpy as np
+
+        return np.bincount(self.by, minlength=len(self.suppliers))
 
     @cached_property
     def _by_supplier(self) -> tuple[np.ndarray, np.ndarray]:

@@ -23,36 +23,30 @@ processing. The first change of an era is reported: whoever acts on it cuts the 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 from testbench_dagster.core.wording import counted
-from testbench_dagster.identity.answers import AnswerTable
-from testbench_dagster.identity.kernel import Answer, kernel
+from testbench_dagster.identity.answers import AnswerTable, instant, microseconds
+from testbench_dagster.identity.kernel import Answer
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
-from testbench_dagster.statistics.change import DropDetector
+from testbench_dagster.identity.streams import Answers, Compared, Observations, deviations, repeats
+from testbench_dagster.statistics.change import DropDetector, may_alarm
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 #: The stream of answer prefixes; the ids of stored changes follow from its name.
 OF_PREFIXES = "openings"
-#: What is compared of an answer too short to be told from others.
-_SHORT = ""
 #: Two members whose evidence differs by less (nats) are both sides of the same disagreements.
 _TIE = 0.7
 #: Evidence (nats) from which a supplier's own repeats decide whether it changed: five that agree, say.
 _DECIDED = math.log(20)
-#: Comparisons of answers to one prompt from which arrays are quicker than a loop.
-_MANY = 2_000
-#: Comparisons that are made at a time.
-_AT_ONCE = 1_000_000
+#: Answers that are looked at together: of whole suppliers, or groups.
+_AT_ONCE = 300_000
 _MICROSECOND = timedelta(microseconds=1)
-_NEVER = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +82,6 @@ class Change:
     against: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """An observation of a stream: its value, when its answer came, and when it could be known."""
-
-    at: datetime
-    known_at: datetime
-    value: float
-
-
 def find_changes(
     answers: Iterable[Answer],
     settings: IdentitySettings | None = None,
@@ -111,145 +96,253 @@ def find_changes(
     """
     settings = settings or IdentitySettings()
     table = AnswerTable.of(answers).since(cut_at or {})
+    compared = Compared(table, settings.prefix_chars)
     found: dict[str, Change] = {}
-    for supplier in sorted(table.suppliers):
-        run = _replay(supplier, "repeat", _repeats(_era(table, supplier, settings), settings), settings)
-        if run.change:
-            found[supplier] = run.change
+    for some in _batches(([name] for name in table.suppliers), table):
+        suppliers = [name for group in some for name in group]
+        runs = _alarms(suppliers, "repeat", repeats(compared.answers(suppliers)), settings)
+        found |= {name: run.change for name, run in runs.items()}
+    for some in _batches(_members(groups), table):
+        for members in _with_alarms(some, compared, found, settings):
+            group = _Group(members, compared.answers(members), settings)
+            for change in _group_changes(group, found):
+                known = found.get(change.supplier)
+                # a repeat decides what others leave open, even when it comes later
+                sure = change.certain and change.confirmed
+                if known is None or (sure and change.detected_at < known.detected_at):
+                    found[change.supplier] = change
+    return sorted(found.values(), key=lambda c: (c.detected_at, c.supplier))
+
+
+def _members(groups: Iterable[Collection[str]]) -> list[list[str]]:
+    """The members of each group in order. Raises IdentityError for a supplier in two groups."""
     seen: set[str] = set()
+    found = []
     for group in groups:
         members = sorted(set(group))
         if twice := seen.intersection(members):
             raise IdentityError(f"supplier {min(twice)!r} is in two groups; name each in one")
         seen.update(members)
-        every = {member: _era(table, member, settings) for member in members}
-        eras = {member: era for member, era in every.items() if era}
-        for change in _group_changes(list(eras), eras, found, settings):
-            known = found.get(change.supplier)
-            # a repeat decides what others leave open, even when it comes later
-            sure = change.certain and change.confirmed
-            if known is None or (sure and change.detected_at < known.detected_at):
-                found[change.supplier] = change
-    return sorted(found.values(), key=lambda c: (c.detected_at, c.supplier))
+        found.append(members)
+    return found
 
 
-def _era(table: AnswerTable, supplier: str, settings: IdentitySettings) -> list[tuple[Answer, str]]:
-    """A supplier's answers with what is compared of them, in order of time."""
-    return [
-        (answer, kernel(answer.answer_prefix, settings.prefix_chars) or _SHORT)
-        for answer in table.of_supplier(supplier)
-    ]
+def _batches(groups: Iterable[list[str]], table: AnswerTable) -> Iterator[list[list[str]]]:
+    """Groups of suppliers, each of those that answered, so many together that memory holds their answers."""
+    batch: list[list[str]] = []
+    answers = 0
+    for group in groups:
+        counts = [table.count(name) for name in group]
+        batch.append([name for name, count in zip(group, counts, strict=True) if count])
+        answers += sum(counts)
+        if answers >= _AT_ONCE:
+            yield batch
+            batch, answers = [], 0
+    yield batch
 
 
-def _repeats(era: Sequence[tuple[Answer, str]], settings: IdentitySettings) -> list[_Seen]:
-    """Answers to prompts that were answered before, in another round: like the most frequent, or not."""
-    before: dict[str, Counter[str]] = defaultdict(Counter)
-    rounds: dict[str, set[int]] = defaultdict(set)
-    stream = []
-    for answer, text in era:
-        earlier = before[answer.prompt]
-        if earlier and answer.round not in rounds[answer.prompt]:
-            usual = earlier.most_common(1)[0][0]  # the earliest among equals: a change does not outvote it
-            if text != _SHORT or usual != _SHORT:
-                stream.append(_Seen(answer.at, answer.at, float(text == usual)))
-        earlier[text] += 1
-        rounds[answer.prompt].add(answer.round)
-    return stream
+def _with_alarms(
+    groups: Sequence[list[str]],
+    compared: Compared,
+    found: Mapping[str, Change],
+    settings: IdentitySettings,
+) -> list[list[str]]:
+    """The groups in which any member's answers deviate so much that it may have changed."""
+    import numpy as np
+
+    names = [name for members in groups for name in members]
+    places = np.repeat(np.arange(len(groups)), [len(members) for members in groups])
+    given = _before(compared.answers(names), names, _first_known(names, found))
+    alarms = _alarms(names, "group", deviations(given, places, _near(settings)), settings)
+    return [members for members in groups if not alarms.keys().isdisjoint(members)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A replayed stream: the first alarm, if any, and how much speaks for a change at the end (nats)."""
+    """A replayed stream with an alarm: the first, and how much speaks for a change at the end (nats)."""
 
-    change: Change | None
+    change: Change
     height: float
 
 
-def _replay(
-    supplier: str, kind: Literal["repeat", "group"], stream: Sequence[_Seen], settings: IdentitySettings
-) -> _Run:
-    detector = DropDetector(
+def _alarms(
+    names: Sequence[str],
+    kind: Literal["repeat", "group"],
+    seen: Observations,
+    settings: IdentitySettings,
+) -> dict[str, _Run]:
+    """The streams of suppliers, numbered as their names are, that raise an alarm."""
+    import numpy as np
+
+    lengths = np.bincount(seen.owner, minlength=len(names))
+    suspects = np.flatnonzero(may_alarm(_detector(settings), seen.agreed, lengths)).tolist()
+    runs = {names[place]: _replay(names[place], kind, seen.of(place), settings) for place in suspects}
+    return {name: run for name, run in runs.items() if run is not None}
+
+
+def _detector(settings: IdentitySettings) -> DropDetector:
+    return DropDetector(
         arl=settings.arl, baseline_alpha=settings.baseline_alpha, ceiling=settings.split_agreement
     )
+
+
+def _replay(
+    supplier: str, kind: Literal["repeat", "group"], seen: Observations, settings: IdentitySettings
+) -> _Run | None:
+    """The first alarm of a stream, None where it raises none."""
+    detector = _detector(settings)
     change = None
-    for number, seen in enumerate(stream):
-        alarm = detector.step(seen.value)
-        if alarm and change is None:
-            first = min(detector.start, number)
-            after = stream[first : number + 1]
-            rate = math.fsum(s.value for s in after) / len(after)
-            what = "its own earlier answers" if kind == "repeat" else "the rest of its group"
-            change = Change(
-                supplier=supplier,
-                kind=kind,
-                at=stream[first].at,
-                before_at=stream[first - 1].at if first else None,
-                detected_at=max(s.known_at for s in after),
-                log_e=detector.log_e,
-                arl=settings.arl,
-                stream=OF_PREFIXES,
-                observations=number + 1,
-                since_change=len(after),
-                null_rate=detector.baseline,
-                rate_after=rate,
-                direction="down",
-                certain=True,
-                wording=f"since {stream[first].at:%Y-%m-%d %H:%M} it answers like {what} on {rate:.0%} of "
-                f"{counted(len(after), 'prompt')}, before on at least {detector.baseline:.0%}",
-            )
-    return _Run(change, detector.height)
+    for number, value in enumerate(seen.agreed.tolist()):
+        if detector.step(float(value)) and change is None:
+            change = _change(supplier, kind, seen, number, detector, settings)
+    return None if change is None else _Run(change, detector.height)
 
 
-def _group_changes(
-    members: Sequence[str],
-    eras: Mapping[str, Sequence[tuple[Answer, str]]],
-    found: Mapping[str, Change],
+def _change(
+    supplier: str,
+    kind: Literal["repeat", "group"],
+    seen: Observations,
+    number: int,
+    detector: DropDetector,
     settings: IdentitySettings,
-) -> list[Change]:
+) -> Change:
+    """The change that an observation raised the alarm for."""
+    first = min(detector.start, number)
+    after = slice(first, number + 1)
+    at, n = instant(int(seen.at[first])), number + 1 - first
+    rate = int(seen.agreed[after].sum()) / n
+    what = "its own earlier answers" if kind == "repeat" else "the rest of its group"
+    return Change(
+        supplier=supplier,
+        kind=kind,
+        at=at,
+        before_at=instant(int(seen.at[first - 1])) if first else None,
+        detected_at=instant(int(seen.known_at[after].max())),
+        log_e=detector.log_e,
+        arl=settings.arl,
+        stream=OF_PREFIXES,
+        observations=number + 1,
+        since_change=n,
+        null_rate=detector.baseline,
+        rate_after=rate,
+        direction="down",
+        certain=True,
+        wording=f"since {at:%Y-%m-%d %H:%M} it answers like {what} on {rate:.0%} of "
+        f"{counted(n, 'prompt')}, before on at least {detector.baseline:.0%}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Members of a group with their answers, by the members' places."""
+
+    members: Sequence[str]
+    answers: Answers
+    settings: IdentitySettings
+
+    def alarms(self, until: Mapping[str, datetime]) -> dict[str, _Run]:
+        """Who deviates from the others, all before their ``until``."""
+        import numpy as np
+
+        given = _before(self.answers, self.members, until)
+        seen = deviations(given, np.zeros(len(self.members), dtype=np.int64), _near(self.settings))
+        return _alarms(self.members, "group", seen, self.settings)
+
+    def alarms_against(
+        self, steady: str, others: Sequence[str], until: Mapping[str, datetime]
+    ) -> dict[str, _Run]:
+        """Which of some others deviate from one member, each alone with it, all before their ``until``."""
+        import numpy as np
+
+        given = _before(self.answers, self.members, until)
+        given = given.where(np.argsort(given.owner, kind="stable"))
+        pairs = [self.members.index(name) for other in others for name in (other, steady)]
+        bounds = np.searchsorted(given.owner, np.arange(len(self.members) + 1))
+        parts = [np.arange(bounds[place], bounds[place + 1]) for place in pairs]  # steady's once for each
+        owner = np.repeat(np.arange(len(pairs)), [len(part) for part in parts])
+        of_pairs = replace(given.where(np.concatenate([bounds[:0], *parts])), owner=owner)
+        seen = deviations(of_pairs, np.arange(len(pairs)) // 2, _near(self.settings))
+        theirs = seen.where(seen.owner % 2 == 0)
+        return _alarms(others, "group", replace(theirs, owner=theirs.owner // 2), self.settings)
+
+    def own_evidence(self, member: str, at: datetime) -> float:
+        """Evidence (nats) of a member's repeats for a change at an instant: against one where below 0.
+
+        The likelihood ratio of repeats from then on that agree half as often as those before did, to as
+        often.
+        """
+        seen = repeats(self.answers.where(self.answers.owner == self.members.index(member)))
+        since = seen.at >= microseconds(at)
+        n, agree = int(since.sum()), int(seen.agreed[since].sum())
+        before, agreed = len(since) - n, int(seen.agreed.sum()) - agree
+        weight = self.settings.self_prior
+        usual = (agreed + weight * self.settings.split_agreement) / (before + weight)
+        usual = min(usual, self.settings.split_agreement)
+        return agree * math.log(0.5) + (n - agree) * math.log((1 - usual / 2) / (1 - usual))
+
+
+def _near(settings: IdentitySettings) -> int:
+    return timedelta(days=settings.near_days) // _MICROSECOND
+
+
+def _first_known(members: Iterable[str], found: Mapping[str, Change]) -> dict[str, datetime]:
+    """Where members changed, of those of whom it is known."""
+    return {member: found[member].at for member in members if member in found}
+
+
+def _before(given: Answers, names: Sequence[str], until: Mapping[str, datetime]) -> Answers:
+    """The answers of suppliers before an instant each; all of those that have none."""
+    import numpy as np
+
+    if not until:
+        return given
+    ends = np.full(len(names), np.iinfo(np.int64).max)
+    for place, name in enumerate(names):
+        if name in until:
+            ends[place] = microseconds(until[name])
+    return given.where(given.at < ends[given.owner])
+
+
+def _group_changes(group: _Group, found: Mapping[str, Change]) -> list[Change]:
     """Changes within one group, the member with the most evidence first and its later answers taken out.
 
     Whose repeats already showed a change is taken out from there on before anybody is judged.
     """
-    until: dict[str, datetime] = {m: found[m].at for m in members if m in found}
+    members = group.members
+    until = _first_known(members, found)
     changes: list[Change] = []
     unchanged: set[str] = set()
     while True:
-        runs = {
-            member: _replay(member, "group", stream, settings)
-            for member, stream in _deviations(members, eras, until, settings).items()
-        }
         blamed = {change.supplier for change in changes}
-        alarmed = {
-            member: change
-            for member, run in runs.items()
-            if (change := run.change) is not None and member not in blamed | unchanged
+        runs = {
+            member: run for member, run in group.alarms(until).items() if member not in blamed | unchanged
         }
-        if not alarmed:
-            return [_judged(change, eras, settings) for change in changes]
-        own = {member: _own_evidence(eras[member], change.at, settings) for member, change in alarmed.items()}
-        steady = next((member for member in alarmed if own[member] <= -_DECIDED), None)
+        if not runs:
+            return [_judged(change, group) for change in changes]
+        own = {member: group.own_evidence(member, run.change.at) for member, run in runs.items()}
+        steady = next((member for member in runs if own[member] <= -_DECIDED), None)
         if steady is not None:
             unchanged.add(steady)
-            for other in [m for m in members if m not in blamed | unchanged]:
-                theirs = _deviations([steady, other], eras, until, settings)[other]
-                change = _replay(other, "group", theirs, settings).change
-                if change is not None and _own_evidence(eras[other], change.at, settings) > -_DECIDED:
-                    changes.append(replace(change, against=(steady,)))
-                    until[other] = min(change.at, until.get(other, change.at))
+            others = [member for member in members if member not in blamed | unchanged]
+            for other, run in group.alarms_against(steady, others, until).items():
+                if group.own_evidence(other, run.change.at) > -_DECIDED:
+                    changes.append(replace(run.change, against=(steady,)))
+                    until[other] = min(run.change.at, until.get(other, run.change.at))
             continue
-        strongest = max(runs[m].height for m in alarmed)
+        strongest = max(run.height for run in runs.values())
         top = sorted(
-            (m for m in alarmed if runs[m].height >= strongest - _TIE),
+            (m for m, run in runs.items() if run.height >= strongest - _TIE),
             key=lambda m: (own[m] < _DECIDED, m),  # who changed by its own repeats comes first
         )
         # a tie is both sides of the same disagreements only if taking one out leaves the other without
         first = top[0]
-        change = replace(alarmed[first], against=_rest(members, first))
+        change = replace(runs[first].change, against=_rest(members, first))
         without = {**until, first: min(change.at, until.get(first, change.at))}
-        left = _deviations(members, eras, without, settings)
-        for other in top[1:] if own[first] < _DECIDED else ():
-            if not _replay(other, "group", left[other], settings).change:
-                theirs_too = replace(alarmed[other], against=_rest(members, other))
+        others = top[1:] if own[first] < _DECIDED else []
+        left = group.alarms(without) if others else {}
+        for other in others:
+            if other not in left:
+                theirs_too = replace(runs[other].change, against=_rest(members, other))
                 changes.append(_uncertain(theirs_too, first))
                 change = _uncertain(change, other) if change.certain else change
                 without[other] = theirs_too.at
@@ -261,159 +354,10 @@ def _rest(members: Sequence[str], one: str) -> tuple[str, ...]:
     return tuple(member for member in members if member != one)
 
 
-def _judged(
-    change: Change, eras: Mapping[str, Sequence[tuple[Answer, str]]], settings: IdentitySettings
-) -> Change:
+def _judged(change: Change, group: _Group) -> Change:
     """A change by its group with what the supplier's own repeats say of it."""
-    confirmed = _own_evidence(eras[change.supplier], change.at, settings) >= _DECIDED
-    return replace(change, confirmed=confirmed)
-
-
-def _own_evidence(era: Sequence[tuple[Answer, str]], at: datetime, settings: IdentitySettings) -> float:
-    """Evidence (nats) of a supplier's repeats for a change at an instant: against one where it is below 0.
-
-    The likelihood ratio of repeats from then on that agree half as often as those before did, to as often.
-    """
-    repeats = _repeats(era, settings)
-    before = [seen.value for seen in repeats if seen.at < at]
-    since = [seen.value for seen in repeats if seen.at >= at]
-    weight = settings.self_prior
-    usual = (math.fsum(before) + weight * settings.split_agreement) / (len(before) + weight)
-    usual = min(usual, settings.split_agreement)
-    agree = math.fsum(since)
-    return agree * math.log(0.5) + (len(since) - agree) * math.log((1 - usual / 2) / (1 - usual))
+    return replace(change, confirmed=group.own_evidence(change.supplier, change.at) >= _DECIDED)
 
 
 def _uncertain(change: Change, other: str) -> Change:
     return replace(change, certain=False, wording=f"{change.wording}; it may as well be {other} that changed")
-
-
-def _deviations(
-    members: Sequence[str],
-    eras: Mapping[str, Sequence[tuple[Answer, str]]],
-    until: Mapping[str, datetime],
-    settings: IdentitySettings,
-) -> dict[str, list[_Seen]]:
-    """Per member its answers against the majority of the others' nearest ones, all before ``until``."""
-    near = timedelta(days=settings.near_days)
-    by_prompt: dict[str, dict[str, list[tuple[datetime, str]]]] = defaultdict(lambda: defaultdict(list))
-    for member in members:
-        end = until.get(member)
-        for answer, text in eras[member]:
-            if end is None or answer.at < end:
-                by_prompt[answer.prompt][member].append((answer.at, text))
-    streams: dict[str, list[_Seen]] = {member: [] for member in members}
-    for theirs in by_prompt.values():
-        if len(theirs) < 2:
-            continue
-        for member, at, usual, text, known in _against_others(theirs, near):
-            if text != _SHORT or usual != _SHORT:
-                streams[member].append(_Seen(at, known, float(text == usual)))
-    for stream in streams.values():
-        stream.sort(key=lambda seen: (seen.at, seen.known_at, seen.value))
-    return streams
-
-
-def _against_others(
-    theirs: Mapping[str, Sequence[tuple[datetime, str]]], near: timedelta
-) -> Iterator[tuple[str, datetime, str, str, datetime]]:
-    """Each answer to one prompt with what most others said: member, time, usual, own, when all was known."""
-    entries = [(member, at, text) for member, own in theirs.items() for at, text in own]
-    times = [at for _, at, _ in entries]
-    if len(entries) == len(theirs) and max(times) - min(times) <= near:
-        # one answer each, all near: counted once for all, less one's own
-        counts = Counter(text for _, _, text in entries)
-        latest: dict[str, datetime] = {}
-        for _, at, text in entries:
-            latest[text] = max(at, latest.get(text, at))
-        top = counts.most_common(2)  # who has the majority of the others is one of these
-        for member, at, text in entries:
-            for usual, count in top:
-                if 2 * (count - (usual == text)) > len(entries) - 1:
-                    yield member, at, usual, text, max(at, latest[usual])
-        return
-    if len(entries) * len(theirs) > _MANY:
-        yield from _against_many_others(theirs, near)
-        return
-    for member, at, text in entries:
-        votes = [
-            nearest
-            for other, given in theirs.items()
-            if other != member and (nearest := _nearest(given, at, near)) is not None
-        ]
-        usual, count = Counter(prefix for _, prefix in votes).most_common(1)[0] if votes else (_SHORT, 0)
-        if 2 * count > len(votes):
-            yield member, at, usual, text, max(at, *(t for t, prefix in votes if prefix == usual))
-
-
-def _against_many_others(
-    theirs: Mapping[str, Sequence[tuple[datetime, str]]], near: timedelta
-) -> Iterator[tuple[str, datetime, str, str, datetime]]:
-    """The same of many members that answered more than once, in arrays: members x answers of each."""
-    import numpy as np
-
-    members = list(theirs)
-    entries = [(place, at, text) for place, member in enumerate(members) for at, text in theirs[member]]
-    texts = {text: number for number, text in enumerate(dict.fromkeys(text for _, _, text in entries))}
-    names = list(texts)
-    begin = min(at for _, at, _ in entries)
-    most = max(len(given) for given in theirs.values())
-    times = np.full((len(members), most), _NEVER)
-    said = np.full((len(members), most), -1)
-    for place, member in enumerate(members):
-        given = theirs[member]
-        times[place, : len(given)] = [(at - begin) // _MICROSECOND for at, _ in given]
-        said[place, : len(given)] = [texts[text] for _, text in given]
-    own = np.array([place for place, _, _ in entries])
-    asked = np.array([(at - begin) // _MICROSECOND for _, at, _ in entries])
-    first = int(np.bincount(said[said >= 0]).argmax())
-    some = max(1, _AT_ONCE // times.size)
-    for start in range(0, len(entries), some):
-        part = slice(start, start + some)
-        votes, known = _votes(times, said, own[part], asked[part], near // _MICROSECOND)
-        count = (votes >= 0).sum(axis=1)
-        usual = np.full(len(votes), first)
-        other = 2 * (votes == first).sum(axis=1) <= count
-        # what most say is in the middle of all that is said, in any order of texts
-        ordered = np.sort(np.where(votes[other] < 0, len(texts), votes[other]), axis=1)
-        usual[other] = ordered[np.arange(len(ordered)), count[other] // 2]
-        alike = votes == usual[:, None]
-        most_say = 2 * alike.sum(axis=1) > count
-        latest = np.where(alike, known, -1).max(axis=1)
-        for row in np.flatnonzero(most_say).tolist():
-            place, at, text = entries[start + row]
-            heard = begin + int(latest[row]) * _MICROSECOND
-            yield members[place], at, names[usual[row]], text, max(at, heard)
-
-
-def _votes(
-    times: np.ndarray, said: np.ndarray, own: np.ndarray, asked: np.ndarray, widest: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """What each member said nearest to some instants, -1 where nothing near or its ``own``, and when.
-
-    ``times`` and ``said`` are members x answers of each, in order of time; both outcomes instants x members.
-    """
-    import numpy as np
-
-    members = np.arange(len(times))
-    now = asked[:, None]
-    # of each member the last answer before, the first of this instant, or the first after it
-    before = (times[None] < now[:, :, None]).sum(axis=2)
-    until = (times[None] <= now[:, :, None]).sum(axis=2)
-    left, right = np.maximum(before - 1, 0), np.minimum(before, times.shape[1] - 1)
-    to_left = np.where(before > 0, now - times[members, left], _NEVER)
-    to_right = np.where(before < times.shape[1], times[members, right] - now, _NEVER)
-    nearest = np.where((until > before) | (to_right < to_left), right, left)
-    votes = np.where(np.minimum(to_left, to_right) <= widest, said[members, nearest], -1)
-    votes[np.arange(len(own)), own] = -1
-    return votes, times[members, nearest]
-
-
-def _nearest(
-    entries: Sequence[tuple[datetime, str]], at: datetime, near: timedelta
-) -> tuple[datetime, str] | None:
-    """The entry nearest in time, the earlier of equals; None beyond ``near``. Entries are sorted by time."""
-    times = [t for t, _ in entries]
-    around = entries[max(bisect_left(times, at) - 1, 0) : bisect_right(times, at) + 1]
-    best = min(around, key=lambda entry: abs(entry[0] - at))
-    return best if abs(best[0] - at) <= near else None

@@ -8,11 +8,14 @@ since they are short; docs of tasks, where there are some, have to be equal by t
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from testbench_dagster.identity.answers import microseconds
 from testbench_dagster.identity.evidence import NONE
 from testbench_dagster.identity.pairs import majorities
 from testbench_dagster.identity.settings import IdentitySettings
@@ -42,26 +45,57 @@ class GradedAnswer:
 class Content:
     """The newest answers of some suppliers as a matrix: suppliers x docs, equal numbers for equal answers."""
 
-    def __init__(self, answers: Iterable[GradedAnswer], settings: IdentitySettings | None = None) -> None:
+    def __init__(
+        self, answers: Iterable[GradedAnswer] = (), settings: IdentitySettings | None = None
+    ) -> None:
+        self._settings = settings or IdentitySettings()
+        self._names: tuple[dict[str, int], dict[tuple[str, str], int], dict[str, int]] = ({}, {}, {})
+        # a column each: as many objects would take ten times the memory
+        self._by, self._to, self._said, self._has_value = (array("i") for _ in range(4))
+        self._at = array("q")
+        self.add(answers)
+
+    def add(self, answers: Iterable[GradedAnswer]) -> None:
+        """Take more answers, before anything is asked of all of them."""
+        suppliers, docs, texts = self._names
+        for one in answers:
+            if not one.failed:
+                self._by.append(suppliers.setdefault(one.supplier, len(suppliers)))
+                self._to.append(docs.setdefault((one.task, one.doc), len(docs)))
+                self._said.append(texts.setdefault(one.text, len(texts)))
+                self._has_value.append(one.value is not None)
+                self._at.append(microseconds(one.at))
+
+    @cached_property
+    def _newest(self) -> tuple[np.ndarray, np.ndarray]:
+        """The matrix, and which docs have scores."""
         import numpy as np
 
-        self._settings = settings or IdentitySettings()
-        newest: dict[tuple[str, tuple[str, str]], GradedAnswer] = {}
-        for one in answers:
-            key = (one.supplier, (one.task, one.doc))
-            if one.failed:
-                continue
-            if key not in newest or newest[key].at < one.at:
-                newest[key] = one
-        self._rows = {s: i for i, s in enumerate(sorted({supplier for supplier, _ in newest}))}
-        docs = {d: i for i, d in enumerate(sorted({doc for _, doc in newest}))}
-        texts: dict[str, int] = {}
-        cells: np.ndarray = np.full((len(self._rows), len(docs)), NONE, dtype=np.int32)
+        suppliers, docs, _ = self._names
+        by, to, said, has_value = (
+            np.asarray(column) for column in (self._by, self._to, self._said, self._has_value)
+        )
+        # of those of one instant the first that was taken
+        order = np.lexsort((-np.arange(len(by)), np.asarray(self._at), to, by))
+        by, to, said, has_value = (column[order] for column in (by, to, said, has_value))
+        last = np.append((by[1:] != by[:-1]) | (to[1:] != to[:-1]), True)[: len(by)]
+        cells: np.ndarray = np.full((len(suppliers), len(docs)), NONE, dtype=np.int32)
+        cells[by[last], to[last]] = said[last]
         scored = np.zeros(len(docs), dtype=bool)
-        for (supplier, doc), one in newest.items():
-            cells[self._rows[supplier], docs[doc]] = texts.setdefault(one.text, len(texts))
-            scored[docs[doc]] |= one.value is not None
-        self._cells, self._scored = cells, scored
+        scored[to[last & (has_value > 0)]] = True
+        return cells, scored
+
+    @property
+    def _cells(self) -> np.ndarray:
+        return self._newest[0]
+
+    @property
+    def _scored(self) -> np.ndarray:
+        return self._newest[1]
+
+    @property
+    def _rows(self) -> Mapping[str, int]:
+        return self._names[0]
 
     def alike(self, ours: Sequence[str], theirs: Sequence[str]) -> bool:
         """Whether two clusters of suppliers gave equal answers often enough, on enough common docs.

@@ -26,10 +26,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Alternatives to the baseline mean, as parts of it: from a full swap (typical distinct models agree on .1
 #: of prompts) to a fraction of the traffic. Delays: tests/statistics/test_change.py.
 RATIOS = (0.1, 0.4, 0.7, 0.88)
+#: How exactly baselines are found, and in how many halvings of 0 to 1.
+_BISECTED = 1e-6
+_HALVINGS = 21
+#: What rounding can make of a level, as a share of it; and a sum that has long been an alarm.
+_ROUNDING = 1e-6
+_HUGE = 1e300
 
 
 @dataclass(slots=True)
@@ -120,13 +131,67 @@ class DropDetector:
         if self.baseline > 0 and likelihood(self.baseline) > refuted:
             return
         low, high = self.baseline, min(mean, 1.0)
-        while high - low > 1e-6:
+        while high - low > _BISECTED:
             middle = (low + high) / 2
             if likelihood(middle) <= refuted:
                 low = middle
             else:
                 high = middle
         self.baseline = min(low, self.ceiling)
+
+
+def may_alarm(detector: DropDetector, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Which of many streams of 0 and 1 a detector like this one, not yet used, can raise an alarm in.
+
+    All streams at once, in a hundredth of the time of steps. Baselines and levels are rounded up: what is
+    named may raise none, what is not named raises none.
+
+    Args:
+        detector: says how is watched.
+        values: of all streams, one stream after the other, as booleans of shape (n,).
+        lengths: of the streams, of shape (streams,).
+    """
+    import numpy as np
+
+    order = np.argsort(-lengths, kind="stable")
+    begins, longest_first = (np.cumsum(lengths) - lengths)[order], lengths[order]
+    ratios = np.array(detector.ratios)
+    sums, alarmed = np.zeros((len(order), len(ratios))), np.zeros(len(order), dtype=bool)
+    baselines, totals = np.zeros(len(order)), np.zeros(len(order), dtype=np.int64)
+    for n in range(int(longest_first.max(initial=0))):
+        m = int(np.count_nonzero(longest_first > n))
+        hit = values[begins[:m] + n]
+        missed = np.flatnonzero(~hit)
+        factors = np.broadcast_to(ratios, (m, len(ratios))).copy()
+        if n and len(missed):
+            learnt = _upper_bounds(detector.baseline_alpha, detector.weight, n)[totals[missed]]
+            learnt = np.maximum(baselines[missed], np.minimum(learnt, detector.ceiling))
+            baselines[missed] = learnt
+        q = baselines[missed, None]
+        factors[missed] = (1 - ratios * q) / (1 - q)
+        sums[:m] = np.minimum((sums[:m] + 1) * factors, _HUGE)
+        alarmed[:m] |= sums[:m].sum(axis=1) >= len(ratios) * detector.arl * (1 - _ROUNDING)
+        totals[:m] += hit
+    found = np.empty(len(order), dtype=bool)
+    found[order] = alarmed
+    return found
+
+
+@lru_cache(maxsize=1024)  # of streams of so many values all lie in memory, in 4 MB
+def _upper_bounds(alpha: float, weight: tuple[float, float], n: int) -> np.ndarray:
+    """What a detector learns at most of ``n`` values when so many of them were 1: of shape (n + 1,)."""
+    import numpy as np
+
+    (a, b), k = weight, np.arange(n + 1)
+    logs = np.array([_log_beta(a + ones, b + n - ones) for ones in range(n + 1)])
+    refuted = logs - _log_beta(a, b) + math.log(alpha)
+    low, high = np.zeros(n + 1), k / n
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):  # of no 1 nothing is learnt
+            below = k * np.log(middle) + (n - k) * np.log1p(-middle) <= refuted
+        low, high = np.where(below, middle, low), np.where(below, high, middle)
+    return high + _BISECTED
 
 
 def _log_beta(a: float, b: float) -> float:

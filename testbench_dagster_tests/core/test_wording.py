@@ -65,7 +65,7 @@ BEHIND = re.compile(rf"^ (?:[a-z]+ )?(?:{'|'.join(PLURAL.get(noun, noun + 's') f
 NO_NUMBERS = {
     ("defs/catalog/checks.py", "api"),
     ("defs/operations/change_alerts.py", "change.supplier"),
-    ("identity/changes.py", "stream[first].at"),
+    ("identity/changes.py", "at"),
     ("localnet/control.py", "self.block_s"),
     ("localnet/pocket/clock.py", "self.block_s"),
     ("localnet/solving.py", "n"),  # a pattern: of questions

@@ -19,6 +19,7 @@ from scipy.special import betaincinv
 from testbench_dagster.core.records.identity import IdentityGroupRecord
 from testbench_dagster.identity import (
     Answer,
+    AnswerTable,
     Assignment,
     Evidence,
     IdentityError,
@@ -27,7 +28,7 @@ from testbench_dagster.identity import (
     find_changes,
     find_groups,
 )
-from testbench_dagster.identity.changes import _against_others
+from testbench_dagster.identity.answers import instant
 from testbench_dagster.identity.counts import agreements
 from testbench_dagster.identity.evidence import NONE
 from testbench_dagster.identity.kernel import kernel
@@ -39,6 +40,7 @@ from testbench_dagster.identity.pairs import (
     log_merge,
 )
 from testbench_dagster.identity.plots import _short, agreement_matrix
+from testbench_dagster.identity.streams import Compared, deviations
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster_tests.identity.population import START, phrase
 from testbench_dagster_tests.pictures import assert_approved, figure_of
@@ -557,22 +559,30 @@ def test_members_are_compared_with_what_was_said_within_three_days(apart_days: f
 )
 def test_the_others_majority_is_of_their_nearest_answers(drawn: dict[str, dict[int, str]], near: int) -> None:
     """Of each other member the answer nearest in time, the earlier of two; more than half must agree."""
-    theirs = {m: [(START + t * MINUTE, own[t]) for t in sorted(own)] for m, own in drawn.items()}
+    names = sorted(drawn)
     expected = []
-    for member, own in theirs.items():
-        for at, text in own:
+    for place, member in enumerate(names):
+        for at, text in drawn[member].items():
             votes = []
-            for other, said in theirs.items():
-                if other == member:
-                    continue
-                nearest = min(said, key=lambda entry: (abs(entry[0] - at), entry[0]))
-                if abs(nearest[0] - at) <= near * MINUTE:
-                    votes.append(nearest)
+            for other in names:
+                nearest = min(drawn[other], key=lambda t: (abs(t - at), t))
+                if other != member and abs(nearest - at) <= near:
+                    votes.append((nearest, drawn[other][nearest]))
             for usual in {opened for _, opened in votes}:
                 alike = [t for t, opened in votes if opened == usual]
                 if 2 * len(alike) > len(votes):
-                    expected.append((member, at, usual, text, max(at, *alike)))
-    assert sorted(_against_others(theirs, near * MINUTE)) == sorted(expected)
+                    expected.append((place, at, max(at, *alike), text == usual))
+    given_ = AnswerTable.of(
+        Answer(m, "q", "t", START + t * MINUTE, 0, 20 * text) for m in names for t, text in drawn[m].items()
+    )
+    found = deviations(Compared(given_, 20).answers(names), np.zeros(4, dtype=np.int64), near * 60_000_000)
+    told = [
+        (owner, *((instant(at) - START) // MINUTE for at in times), agreed)
+        for owner, *times, agreed in zip(
+            *(of.tolist() for of in (found.owner, found.at, found.known_at, found.agreed)), strict=True
+        )
+    ]
+    assert told == sorted(expected)
 
 
 def test_answers_at_a_cut_belong_to_the_era_before() -> None:

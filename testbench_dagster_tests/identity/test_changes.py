@@ -8,19 +8,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from hypothesis import assume
-from hypothesis import given as with_given
-from hypothesis import strategies as st
 
 from testbench_dagster.identity import (
     Answer,
     Change,
     IdentityError,
     IdentitySettings,
-    changes,
     find_changes,
 )
-from testbench_dagster.identity.changes import _against_others
 from testbench_dagster_tests.identity.population import START, World, ask, phrase
 
 
@@ -186,19 +181,6 @@ def test_text_that_gives_way_to_short_answers_is() -> None:
     assert change.at == minutes(100)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_counting_once_for_all_equals_counting_for_each(seed: int) -> None:
-    """The two ways to find what most others said; the second is taken where members answered repeatedly."""
-    rng = random.Random(seed)
-    for _ in range(200):
-        members = [f"m{n}" for n in range(rng.randint(2, 6))]
-        once = {m: [(minutes(rng.randint(0, 60)), rng.choice("abc"))] for m in members}
-        # an answer so far away that nobody is compared with it, nor it with anybody
-        far = {m: [*own, (START + timedelta(days=99), "z")] if m == "m0" else own for m, own in once.items()}
-        near = timedelta(days=1)
-        assert sorted(_against_others(once, near)) == sorted(_against_others(far, near))
-
-
 def test_false_alarms_are_as_rare_as_asked_for() -> None:
     """Mean observations between false alarms at least the ARL, here 300, over three kinds of noise."""
     alarms = observations = 0
@@ -227,30 +209,3 @@ def test_changes_do_not_depend_on_the_order_of_answers() -> None:
     random.Random(0).shuffle(shuffled)
     one: list[Change] = find_changes(given)
     assert one == find_changes(shuffled) and [c.supplier for c in one] == ["s1"]
-
-
-heard = st.dictionaries(
-    st.sampled_from("abcdefgh"),
-    st.lists(
-        st.tuples(st.sampled_from([0, 1, 5, 24, 72, 73, 100, 144]), st.sampled_from("xxxyz")), min_size=1
-    ),
-    min_size=2,
-)
-
-
-@with_given(heard)
-def test_many_members_are_compared_in_arrays_as_few_are_in_a_loop(
-    given_: dict[str, list[tuple[int, str]]],
-) -> None:
-    theirs = {
-        member: sorted(((START + timedelta(hours=h), text) for h, text in own), key=lambda entry: entry[0])
-        for member, own in given_.items()
-    }
-    assume(any(len(own) > 1 for own in theirs.values()))
-    near = timedelta(days=3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(changes, "_MANY", 10**9)
-        one_by_one = list(_against_others(theirs, near))
-        patch.setattr(changes, "_MANY", 0)
-        patch.setattr(changes, "_AT_ONCE", 40)
-        assert list(_against_others(theirs, near)) == one_by_one

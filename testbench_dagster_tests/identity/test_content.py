@@ -74,3 +74,18 @@ def test_silence_is_like_nobodys_and_unlike_nobodys() -> None:
     later = [replace(one, at=one.at + timedelta(hours=1)) for one in silent]
     both = [*answers("a", texts), *answers("b", texts), *later]
     assert Content(both).alike(["a"], ["b"]) and Content(both).unlike("a", "b") is None
+
+
+def test_answers_may_come_in_parts_and_in_any_order() -> None:
+    one, two = same(0, 30)
+    given = [*answers("a", one), *answers("b", one, hours=1), *answers("b", two)]
+    parts = Content(given[::7])
+    for start in range(1, 7):
+        parts.add(given[start::7])
+    assert parts.common("a", "b") == Content(given).common("a", "b") == (30, 30)
+
+
+def test_of_two_answers_of_one_instant_the_first_counts() -> None:
+    one, two = same(0, 30)
+    assert Content([*answers("a", one), *answers("b", one), *answers("b", two)]).common("a", "b") == (30, 30)
+    assert Content([*answers("a", one), *answers("b", two), *answers("b", one)]).common("a", "b") == (30, 0)

@@ -6,9 +6,10 @@ import math
 import random
 import statistics
 
+import numpy as np
 import pytest
 
-from testbench_dagster.statistics.change import DropDetector
+from testbench_dagster.statistics.change import DropDetector, may_alarm
 
 
 def run(detector: DropDetector, values: list[float]) -> int | None:
@@ -90,6 +91,31 @@ def test_what_came_first_does_not_wait_for_a_baseline_it_cannot_have() -> None:
     detector = DropDetector()
     assert detector.start == 0 and detector.height == 0 and detector.log_e == -math.inf
     assert run(detector, [0.0] * 500) is None  # always different: no fall
+
+
+@pytest.mark.parametrize("arl", [4.0, 60.0])
+def test_of_many_streams_at_once_those_are_named_that_raise_an_alarm_or_all_but_do(arl: float) -> None:
+    rng, streams = random.Random(8), []
+    for number in range(400):
+        rate = rng.choice([0.0, 0.4, 0.9, 0.97, 1.0])
+        streams.append(coin(rng, rate, rng.choice([0, 1, 5, 40, 150])))
+        streams[-1] += coin(rng, 0.1 * (number % 3), rng.choice([0, 0, 6]))
+    highest = []
+    for values in streams:
+        detector = DropDetector(arl=arl)
+        levels = [detector.step(value) or detector.log_e for value in values]
+        highest.append(math.inf if True in levels else max(levels, default=-math.inf))
+    values = np.array([value for stream in streams for value in stream], dtype=bool)
+    named = may_alarm(DropDetector(arl=arl), values, np.array([len(stream) for stream in streams]))
+    raised = np.isinf(highest) & (np.array(highest) > 0)
+    assert 40 < raised.sum() < 360
+    assert not (raised & ~named).any()
+    assert all(level > math.log(arl) - 0.01 for level in np.array(highest)[named])
+
+
+def test_of_no_streams_none_raises_an_alarm() -> None:
+    assert may_alarm(DropDetector(), np.zeros(0, dtype=bool), np.zeros(0, dtype=np.int64)).tolist() == []
+    assert may_alarm(DropDetector(), np.zeros(0, dtype=bool), np.array([0, 0])).tolist() == [False, False]
 
 
 @pytest.mark.parametrize(

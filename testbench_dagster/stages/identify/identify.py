@@ -9,7 +9,8 @@ the supplier is cut, so that no cut goes without its reason, whenever the proces
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +18,6 @@ from typing import Any
 from testbench_dagster.core.records.identity import (
     ChangeRecord,
     GroupAssignment,
-    GroupMembers,
     IdentityGroupRecord,
     ProxyOfSupplier,
     ScoreStreamRecord,
@@ -59,6 +59,10 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import Where, document_id, typed
 
 _MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
+#: Suppliers, of whole groups, whose scores are compared at a time: some 100 kB each while they are.
+_SUPPLIERS = 500
+#: Names of members that are written at a time, each of 20 to 70 bytes: every member tells all of its group.
+_NAMES = 300_000
 
 
 @dataclass
@@ -107,10 +111,11 @@ def refresh_identity(
     for service in by_service if services is None else sorted(set(services)):
         suppliers = by_service.get(service, [])
         answers = AnswerTable.of(read_answers(workspace, service, suppliers, now))
-        stored = typed.find(workspace.documents, GroupMembers, _of(suppliers))
-        groups = [placed.members for placed in stored if len(placed.members) > 1]
         found = find_changes(
-            answers, identity_settings(workspace), cut_at=cuts_of(suppliers), groups=_distinct(groups)
+            answers,
+            identity_settings(workspace),
+            cut_at=cuts_of(suppliers),
+            groups=_known_groups(workspace, suppliers),
         )
         recorded = record_changes(workspace, found, now)
         report.changes += recorded
@@ -257,11 +262,13 @@ def _group(
         proxy, rotates_at = _elected(
             group, grouping, previous, availability, alive, references, now, settings
         )
+        members = list(group.members)  # one list for all: each their own were as many as pairs
         records += [
             _record(
                 service,
                 key,
                 group,
+                members,
                 proxy,
                 rotates_at,
                 grouping,
@@ -270,9 +277,10 @@ def _group(
                 apart.splits.get(key),
                 now,
             )
-            for key in group.members
+            for key in members
         ]
-    typed.upsert(workspace.documents, IdentityGroupRecord, records)
+    for some in _told_together(records):
+        typed.upsert(workspace.documents, IdentityGroupRecord, some)
     report.documents += records
     report.suspects |= suspects
     return evidence
@@ -322,50 +330,64 @@ def _grouped(
     }
     if not joining:
         return by_beginnings
-    signing = {spec.name for spec in workspace.specs if spec.signs}
-    chosen = [supplier for supplier in suppliers if supplier.key in joining]
+    by_key = {supplier.key: supplier for supplier in suppliers}
     tasks = [spec.name for spec in workspace.specs if not spec.signs]
-    graded = list(read_graded(workspace, chosen, now, first=docs_per_task(workspace, suppliers)))
-    probes = [
-        GradedAnswer(one.supplier, one.family, one.prompt, one.at, one.answer_prefix, None)
-        for supplier in sorted(joining)
-        for one in answers.of_supplier(supplier)
-        if one.family in signing
-    ]
-    delivered = graded_by_supplier([*graded, *read_failed(workspace, chosen, now)])
-    differing = _differing(by_beginnings, delivered, tasks, settings)
-    return find_groups(
-        evidence,
-        settings,
-        previous,
-        now=now,
-        content=Content([*graded, *probes], settings),
-        apart=apart | differing,
-    )
+    first = docs_per_task(workspace, suppliers)
+    content = Content(settings=settings)
+    differing: set[tuple[str, str]] = set()
+    wanted = ([by_key[m] for m in group.members if m in joining] for group in by_beginnings.groups)
+    for some in _batches(wanted):
+        chosen = [supplier for group in some for supplier in group]
+        graded = list(read_graded(workspace, chosen, now, first=first))
+        content.add(graded)
+        delivered = graded_by_supplier([*graded, *read_failed(workspace, chosen, now)])
+        differing |= _differing(some, delivered, tasks, settings)
+    signing = {spec.name for spec in workspace.specs if spec.signs}
+    for supplier in sorted(joining) if signing else ():
+        content.add(
+            GradedAnswer(one.supplier, one.family, one.prompt, one.at, one.answer_prefix, None)
+            for one in answers.of_supplier(supplier)
+            if one.family in signing
+        )
+    return find_groups(evidence, settings, previous, now=now, content=content, apart=apart | differing)
+
+
+def _batches(groups: Iterable[list[Supplier]]) -> Iterator[list[list[Supplier]]]:
+    """Groups, so many together that the answers of their members lie in memory and queries are few."""
+    batch: list[list[Supplier]] = []
+    for group in groups:
+        if group:
+            batch.append(group)
+        if sum(map(len, batch)) >= _SUPPLIERS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _differing(
-    grouping: Grouping,
+    groups: Sequence[Sequence[Supplier]],
     graded: Mapping[str, Sequence[GradedAnswer]],
     tasks: Sequence[str],
     settings: IdentitySettings,
-) -> frozenset[tuple[str, str]]:
+) -> set[tuple[str, str]]:
     """Who would be grouped with whom, though their scores of common docs differ.
 
     Each is compared with the one of its group that answered most.
     """
     found = set()
-    for group in grouping.groups:
-        known = [member for member in group.members if member in graded]
+    for group in groups:
+        known = [member.key for member in group if member.key in graded]
         if len(known) > 1:
-            most = max(known, key=lambda member: (sum(not one.failed for one in graded[member]), member))
+            answered = {member: sum(not one.failed for one in graded[member]) for member in known}
+            most = max(known, key=lambda member: (answered[member], member))
             found |= {
                 (member, most)
                 for member in known
                 if member != most
                 and find_divergence(graded[member], graded[most], tasks, settings=settings) is not None
             }
-    return frozenset(found)
+    return found
 
 
 def _elected(
@@ -405,6 +427,7 @@ def _record(
     service: str,
     key: str,
     group: Group,
+    members: list[str],
     proxy: str,
     rotates_at: datetime | None,
     grouping: Grouping,
@@ -415,14 +438,14 @@ def _record(
 ) -> IdentityGroupRecord:
     profile = grouping.profiles[key]
     like = grouping.pair(key, proxy) if key != proxy else None
-    alone = len(group.members) == 1
+    alone = len(members) == 1
     return IdentityGroupRecord(
         id=key,
         service=service,
         group=group.id,
         proxy=proxy,
         role="alone" if alone else "proxy" if key == proxy else "member",
-        members=list(group.members),
+        members=members,
         since=group.since[key],
         rotates_at=rotates_at,
         compared_at=now,
@@ -445,6 +468,20 @@ def _record(
     )
 
 
+def _told_together(records: Iterable[IdentityGroupRecord]) -> Iterator[list[IdentityGroupRecord]]:
+    """Records of so many members together that what is written at a time is some 20 MB at most."""
+    batch: list[IdentityGroupRecord] = []
+    named = 0
+    for one in records:
+        batch.append(one)
+        named += len(one.members)
+        if named >= _NAMES:
+            yield batch
+            batch, named = [], 0
+    if batch:
+        yield batch
+
+
 def _by_service(workspace: Workspace) -> dict[str, list[Supplier]]:
     found: dict[str, list[Supplier]] = {}
     for supplier in active_suppliers(workspace):
@@ -462,8 +499,12 @@ def _of(suppliers: Iterable[Supplier]) -> Where:
     return {"_id": {"in": sorted(s.key for s in suppliers)}}
 
 
-def _distinct(groups: Iterable[Sequence[str]]) -> list[list[str]]:
-    return [list(members) for members in dict.fromkeys(tuple(sorted(members)) for members in groups)]
+def _known_groups(workspace: Workspace, suppliers: Sequence[Supplier]) -> list[list[str]]:
+    """Who was grouped with whom when suppliers were compared last."""
+    members: dict[str, list[str]] = defaultdict(list)
+    for placed in typed.find(workspace.documents, GroupAssignment, _of(suppliers)):
+        members[placed.group].append(placed.id)
+    return [group for group in members.values() if len(group) > 1]
 
 
 def _forget(workspace: Workspace, known: set[str]) -> None:

@@ -20,13 +20,14 @@ from testbench_dagster.stages.discover.roster import (
     known_suppliers,
     refresh_roster,
 )
+from testbench_dagster.stages.identify import identify
 from testbench_dagster.stages.identify.identify import detect_changes, record_changes, refresh_identity
 from testbench_dagster.stages.identify.reading import read_availability
 from testbench_dagster.stages.identify.views import change_rows, identity_rows, many_cuts, pair_rows
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import CHANGES, PLANS
+from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS, PLANS
 from testbench_dagster_tests.stages.identify.answers import HOUR, NOW, answer, key, stored
 from testbench_dagster_tests.stages.score.facts import Facts
 
@@ -90,6 +91,36 @@ def test_twins_are_grouped_and_one_stands_for_the_others(open_workspace: Opener)
     assert stored(workspace)["a2"]["group"] == groups["a2"]["group"]
     assert stored(workspace)["a2"]["since"] == groups["a2"]["since"]
     assert again.changes == []
+
+
+def test_groups_are_the_same_however_many_are_read_and_written_at_a_time(
+    open_workspace: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    for name in ("b1", "c1"):
+        answer(workspace, name, range(60, 120), "b", NOW - 40 * HOUR)
+    refresh_identity(workspace, now=NOW)
+    told = {name: (one["group"], one["members"], one["reason"]) for name, one in stored(workspace).items()}
+    workspace.documents.purge(IDENTITY_GROUPS, {"service": "external"})
+    monkeypatch.setattr(identify, "_SUPPLIERS", 1)
+    monkeypatch.setattr(identify, "_NAMES", 1)
+    refresh_identity(workspace, now=NOW)
+    assert told == {
+        name: (one["group"], one["members"], one["reason"]) for name, one in stored(workspace).items()
+    }
+
+
+def test_groups_whose_writing_was_cut_short_are_made_anew(open_workspace: Opener) -> None:
+    """Some members tell the group as it is, others as it was: that names nobody in two groups."""
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    whole = stored(workspace)
+    (before,) = workspace.documents.find(IDENTITY_GROUPS, {"_id": key("a3")})
+    workspace.documents.upsert(IDENTITY_GROUPS, [before | {"members": [key("a3"), key("a2")]}])
+    refresh_identity(workspace, now=NOW)
+    assert stored(workspace)["a3"]["members"] == whole["a3"]["members"]
 
 
 def test_the_availability_of_an_election_is_that_of_minutes_of_the_last_week(open_workspace: Opener) -> None:

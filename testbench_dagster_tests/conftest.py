@@ -51,6 +51,8 @@ PUNKT_CARRIER = "llama-index-core==0.14.25"
 #: Variables by which whoever runs the tests speaks to them; all others would configure what is tested.
 TO_TESTS = ("TESTBENCH_TEST_", "TESTBENCH_REQUIRE_", "TESTBENCH_SHARED", "TESTBENCH_SCREENSHOTS")
 LOG_CHARACTERS = 4000
+#: How a slow test is marked, in its own file: the others are not imported where slow ones alone are to run.
+SLOW_MARK = "mark.slow"
 T = TypeVar("T")
 
 
@@ -62,13 +64,13 @@ CHAINS = {
     "operations/test_frameworks.py": 1,
     "operations/test_ui.py": 1,
     "acceptance/test_docs.py": 1,
+    "acceptance/test_pocket_docs.py": 1,
     "deploy/test_two_hosts.py": 2,
     "operations/test_by_itself.py": 2,
     "operations/test_budgets.py": 2,
     "operations/test_open_docs.py": 2,
     "operations/test_service_probes.py": 2,
     "operations/test_pocket.py": 2,
-    "acceptance/test_pocket_docs.py": 2,
 }
 
 
@@ -104,8 +106,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return max(2, cores * 3 // 2 if config.option.markexpr == "not slow" else cores * 2)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Two files of three have no slow test: importing them takes each worker 12 CPU seconds."""
+    if config.option.markexpr != "slow" or not collection_path.match("test_*.py"):
+        return None
+    return True if SLOW_MARK not in collection_path.read_text(encoding="utf-8") else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no worker begins one when the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    if hidden := [str(path) for path in sorted(slow) if SLOW_MARK not in path.read_text(encoding="utf-8")]:
+        raise pytest.UsageError(f"a slow test is marked by {SLOW_MARK!r} in its own file, not so in {hidden}")
 
     def minutes(item: pytest.Item) -> float:
         return max((float(mark.kwargs.get("minutes", 0)) for mark in item.iter_markers("slow")), default=0.0)

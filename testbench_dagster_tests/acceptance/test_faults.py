@@ -168,7 +168,7 @@ def assert_window(row: dict[str, Any], mode: Mode, docs: Docs, *, late: Collecti
     assert row["bound_high"] == pytest.approx((correct + len(docs.open)) / DOCS, abs=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2.5)
 def test_every_failure_is_recorded_and_costs_only_itself(
     installation: Installation, answers: Answers, tmp_path: Path
 ) -> None:

@@ -97,7 +97,7 @@ class Lens:
             yield replace(call, at=now - (len(self.rounds) - number + 1) * STRETCHED + into)
 
 
-@pytest.mark.slow(minutes=2)
+@pytest.mark.slow(minutes=4)
 def test_a_copycats_outages_and_delays_are_another_suppliers(
     tmp_path: Path, worker: FrameworkWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

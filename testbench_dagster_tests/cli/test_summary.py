@@ -66,7 +66,7 @@ planning: {{occasions_minutes: [0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4], retry_minute
 """
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 def test_without_a_terminal_a_run_gives_signs_of_life_and_ends_with_the_numbers_of_the_stores(
     tmp_path: Path,
 ) -> None:

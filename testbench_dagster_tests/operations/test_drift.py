@@ -27,7 +27,7 @@ from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.operations.harness import SENSORS, UNFINISHED, Platform, platform, wait_until
 from testbench_dagster_tests.servers import ends_with_us, free_port
 
-pytestmark = pytest.mark.slow(minutes=2)
+pytestmark = pytest.mark.slow(minutes=5)
 
 EVALUATED_WITHIN_S = 400.0
 STATED_WITHIN_S = 120.0

@@ -158,6 +158,12 @@ def measured(n: int, right: int, wanted: int) -> TaskScore:
     return score
 
 
+@cache
+def wanted_docs(variance: float | None) -> int:
+    """How many docs everybody is asked where docs vary so much."""
+    return common_docs(RULE, DOCS, variance)
+
+
 _REPRESENTATIVES: dict[int, float | None] = {}
 
 
@@ -237,7 +243,7 @@ def play_epochs(
                     variance = common_spread(one for one in told if one is not None).variance
                     since = 0 if variance is None else epoch + 1
                     measured_in[place] = Measurement(since, AT[epoch], "") if since else None
-                    wanted = common_docs(RULE, DOCS, variance)
+                    wanted = wanted_docs(variance)
                     spreads[place] = (*spreads[place], representative(wanted, variance))
                     paths[place] = (*paths[place], (wanted, since))
                 if epoch not in SHOWN and epoch + 2 < len(AT):

@@ -396,7 +396,7 @@ def test_all_of_gsm8k(tmp_path):
     assert len(sides["gsm8k"].results) == 1319
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.usefixtures("shared")
 def test_all_of_mmlu(tmp_path):
     sides = assert_parity(replace(MMLU_CASE, only=None, limit=None, folders=()), tmp_path)

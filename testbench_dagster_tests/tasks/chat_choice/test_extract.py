@@ -100,7 +100,7 @@ def test_the_phrasings_that_were_measured_first():
     assert len(given_there["P"]) == 44 and not wrong
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=0.5)
 def test_recorded_answers_give_the_letters_that_lm_eval_finds(shared):
     """Of 36,096 answers to MMLU-Pro at most 15 give another letter: that of the last statement."""
     of_lm_eval = re.compile(r"answer is \(?([ABCDEFGHIJ])\)?")

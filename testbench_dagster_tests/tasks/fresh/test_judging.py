@@ -104,7 +104,7 @@ def test_nonsense_is_never_right(adapter, asked, kind) -> None:
     assert right_of(adapter, asked, NONSENSE[kind]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @needs_sandbox
 def test_a_lot_of_nonsense_is_right_only_by_chance(adapter, asked) -> None:
     """Short answers to items whose answer they are not, and what checks of the package were too kind to."""
@@ -166,32 +166,52 @@ def hostile(canary: Path) -> str:
     return f"open({str(canary)!r}, 'w').write('x')"
 
 
-THEIR_CHECK = """
-import sys, reasoning_gym
-generator, text = sys.argv[1:]
-data = reasoning_gym.create_dataset(generator, seed=1, size=1)
-try: data.score_answer(text, data[0])
-except Exception: pass
+THEIR_CHECKS = """
+import json, sys, reasoning_gym
+for generator, text in json.loads(sys.argv[1]).items():
+    data = reasoning_gym.create_dataset(generator, seed=1, size=1)
+    try: data.score_answer(text, data[0])
+    except Exception: pass
 """
+
+
+@pytest.fixture(scope="module")
+def written_by_theirs(tmp_path_factory) -> dict[str, Path]:
+    """By generator the file that a text would write through the package's check: one process asks all."""
+    folder = tmp_path_factory.mktemp("theirs")
+    files = {generator: folder / generator for generator in EXECUTE_ANSWERS}
+    texts = json.dumps({generator: hostile(file) for generator, file in files.items()})
+    subprocess.run([sys.executable, "-c", THEIR_CHECKS, texts], check=True)
+    return files
+
+
+@pytest.fixture(scope="module")
+def judged() -> Iterator[Judge]:
+    """A judge that is asked past what is refused before it; whatever it is asked, it goes on."""
+    with contextlib.closing(Judge()) as made:
+        yield made
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("generator", EXECUTE_ANSWERS)
-def test_canaries_of_the_nine(adapter, asked, tmp_path, generator) -> None:
-    """The text does write a file through the check of each of the nine, and none through any of ours."""
+def test_canaries_of_the_nine(written_by_theirs, judged, tmp_path, generator) -> None:
+    """The text does write a file through the check of each of the nine, and none through ours."""
+    assert written_by_theirs[generator].exists(), "it is no canary"
     canary = tmp_path / "canary"
-    subprocess.run([sys.executable, "-c", THEIR_CHECK, generator, hostile(canary)], check=True)
-    assert canary.exists(), "it is no canary"
-    canary.unlink()
+    with pytest.raises(ValueError, match="not on the list"):
+        items.made(generator, 1)
+    assert not is_right(generator, 1, "x", hostile(canary))
+    assert not judged.is_right(generator, 1, "x", hostile(canary))
+    assert not canary.exists()
+
+
+@pytest.mark.slow
+def test_no_canary_is_written_through_a_check_of_ours(adapter, asked, tmp_path) -> None:
+    canary = tmp_path / "canary"
     texts = [hostile(canary), f"[{hostile(canary)}]", f"5 if {hostile(canary)} else 5"]
     for name, of_name in asked.items():
         for text in texts:
             assert not any(map(correct, scores(adapter, name, of_name[:1], tagged(text))))
-    with pytest.raises(ValueError, match="not on the list"):
-        items.made(generator, 1)
-    assert not is_right(generator, 1, "x", hostile(canary))
-    with contextlib.closing(Judge()) as of_its_own:
-        assert not of_its_own.is_right(generator, 1, "x", hostile(canary))
     assert not canary.exists()
 
 
@@ -208,14 +228,13 @@ def test_canaries_of_the_nine(adapter, asked, tmp_path, generator) -> None:
         ("decimal_chain_sum", "1" * 990),
     ],
 )
-def test_bombs_end_and_the_next_answer_is_judged(generator, text) -> None:
+def test_bombs_end_and_the_next_answer_is_judged(judged, generator, text) -> None:
     """Asked of the check itself, past what is refused before it."""
-    with contextlib.closing(Judge()) as judged:
-        began = time.monotonic()
-        assert not judged.is_right(generator, 1, items.made(generator, 1)[1]["answer"], text)
-        assert time.monotonic() - began < 60
-        gold = items.made("chain_sum", 2)[1]["answer"]
-        assert judged.is_right("chain_sum", 2, gold, f"{gold}.0")
+    began = time.monotonic()
+    assert not judged.is_right(generator, 1, items.made(generator, 1)[1]["answer"], text)
+    assert time.monotonic() - began < 60
+    gold = items.made("chain_sum", 2)[1]["answer"]
+    assert judged.is_right("chain_sum", 2, gold, f"{gold}.0")
 
 
 @needs_sandbox

@@ -56,8 +56,9 @@ from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupR
 from testbench_dagster.core.records.rankings import SupplierSnapshotRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.ranking.entry import Board
 from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
-from testbench_dagster.stages.rank import make_board, store_board
+from testbench_dagster.stages.rank import make_board, store_board, stored_entries
 from testbench_dagster.stages.sample.catalogue import refresh_dataset
 from testbench_dagster.stages.score.deadlines import deadline_s
 from testbench_dagster.stages.score.window_answers import answers_id
@@ -262,8 +263,20 @@ def fill(workspace: Workspace, docs: int, large: int) -> None:
         store_facts(workspace, supplier.key, registrations["task000"], COMMON)
     refresh_window_cache(workspace, [s.key for s in suppliers[:2]])
     spread(workspace, suppliers[1], suppliers[2:])
-    summarize(workspace)
-    store_board(workspace, make_board(workspace))
+    made: list[Board] = []
+    for what, work in (
+        ("windows read and summaries of two taxonomies stored", lambda: summarize(workspace)),
+        ("leaderboard: windows and summaries read, ranked", lambda: made.append(make_board(workspace))),
+        ("leaderboard stored", lambda: store_board(workspace, made[0])),
+        ("leaderboard read again", lambda: stored_entries(workspace)),
+    ):
+        cpu, wall = time.process_time(), time.perf_counter()
+        work()
+        print(
+            f"{what:<55} {time.process_time() - cpu:7.1f} s CPU {time.perf_counter() - wall:7.1f} s wall",
+            flush=True,
+        )
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB", flush=True)
 
 
 # -- serving ----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Assets ``taxonomy_summaries`` (by supplier), ``leaderboard`` and ``supplier_snapshots`` (by day)."""
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -229,21 +230,7 @@ def _ranking(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mate
         metadata={
             "as_of": dg.MetadataValue.timestamp(published.board.made_at),
             "ranking": record_table(with_values(Entry, ENTRY_VIEWS.dagster, entries), entries),
-            "plot": interval_plot(
-                f"Leaderboard: {first[0].taxonomy}" if first else "Leaderboard",
-                [
-                    {
-                        # scores over other tasks are other scores
-                        "label": f"{e.supplier} ({e.ranked_among})" if e.ranked_among else e.supplier,
-                        "score": e.score,
-                        "low": e.ci_low,
-                        "high": e.ci_high,
-                    }
-                    for e in first
-                    if e.score is not None
-                ][:_PLOTTED],
-                note,
-            ),
+            **_plot(first, note),
             "published": _published_table(published),
             **({} if published.place is None else {"published to": published.problem or published.place}),
             **{f"file {path.name}": dg.MetadataValue.path(path) for path in published.files},
@@ -253,6 +240,22 @@ def _ranking(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mate
             "dagster/row_count": len(entries),
         }
     )
+
+
+def _plot(entries: Sequence[Entry], note: str) -> dict[str, dg.MarkdownMetadataValue]:
+    """The scores of a taxonomy's best suppliers as a picture; none before somebody has one."""
+    rows = [
+        {
+            # scores over other tasks are other scores
+            "label": f"{entry.supplier} ({entry.ranked_among})" if entry.ranked_among else entry.supplier,
+            "score": entry.score,
+            "low": entry.ci_low,
+            "high": entry.ci_high,
+        }
+        for entry in entries
+        if entry.score is not None
+    ][:_PLOTTED]
+    return {"plot": interval_plot(f"Leaderboard: {entries[0].taxonomy}", rows, note)} if rows else {}
 
 
 def _published_table(published: Published) -> dg.MarkdownMetadataValue:

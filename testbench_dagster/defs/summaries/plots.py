@@ -35,11 +35,14 @@ def supplier_plots(
 
 
 def ability_heatmaps(workspace: Workspace, board: Board) -> dict[str, dg.MarkdownMetadataValue]:
-    """Per taxonomy the best suppliers of a board by their abilities, as the board read them."""
+    """Per taxonomy the best suppliers of a board by their abilities, as the board read them.
+
+    None of a taxonomy by which nothing is measured yet: all of it would say so.
+    """
     found = {}
     for taxonomy in configured_taxonomies(workspace):
         nodes = {supplier: own for (supplier, name), own in board.nodes.items() if name == taxonomy.name}
-        if nodes:
+        if any(node.score is not None for own in nodes.values() for node in own.values()):
             title = f"Abilities: {taxonomy.name}"
             note = plots.SIMULATED if board.simulation else ""
             image = plots.heatmap(taxonomy, nodes, title, note, most=_IN_AN_EVENT)

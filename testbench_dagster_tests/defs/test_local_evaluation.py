@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -43,6 +44,18 @@ def workspace(localnet: LocalnetProcess, tmp_path: Path) -> Iterator[Workspace]:
 def jobs(workspace: Workspace) -> list[str]:
     with opened_instance(workspace) as instance:
         return [run.job_name for run in instance.get_runs()][::-1]
+
+
+def pictures(workspace: Workspace) -> set[str]:
+    """Names of those that the newest leaderboard shows in the UI."""
+    with opened_instance(workspace) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("leaderboard"))
+    assert event is not None and event.asset_materialization is not None
+    return {
+        name
+        for name, value in event.asset_materialization.metadata.items()
+        if "data:image/png" in str(value.value)
+    }
 
 
 @pytest.mark.slow
@@ -116,7 +129,9 @@ def test_a_cap_is_over_all_passes_and_what_came_to_nothing_is_told(
         none.nothing_allowed
         and none.problem == "nothing was scored: a cap of 0 relays allows none to be sent"
     )
+    assert pictures(workspace) == set(), "there is nothing to be seen yet"
     some = testbench.run(max_relays=26)
+    assert pictures(workspace) >= {"plot"}
     assert (some.sent, some.problem) == (26, "")
     assert some.passes > 1
 

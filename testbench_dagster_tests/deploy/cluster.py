@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -241,8 +242,8 @@ class Cluster(Platform):
         return next((leases[key] for key in asked if leases.get(key) in runs), None)
 
     def taken_by(self, name: str) -> int:
-        """How many runs a host's workers have begun, by their own log."""
-        return self.host(name).log().count("Task execute_job[") // 2  # received, and how it ended
+        """How many runs a host's workers have taken, by their own log."""
+        return len(re.findall(r"Task execute_job\[\S+\] received", self.host(name).log()))
 
     def published_on(self, name: str) -> str | None:
         """The feed that a host has published on its own disk."""

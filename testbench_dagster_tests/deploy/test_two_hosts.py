@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -24,6 +24,7 @@ import pytest
 
 from testbench_dagster.coordination.budgets import next_period
 from testbench_dagster.coordination.processes import host_name
+from testbench_dagster.core.finding import Finding
 from testbench_dagster.defs.hosts import HOST_TAG, REFUSED_TAG
 from testbench_dagster.defs.kinds import EVALUATION_KIND, KIND_TAG
 from testbench_dagster.localnet.run import LocalnetProcess
@@ -57,7 +58,6 @@ IN_FLIGHT = 1  # so that the relays of a run last, and cost no more for it
 TASKS = ("starter_logic", "starter_units")
 SLOTS, EVALUATIONS = 2, 3  # of a host; on both, fewer than there are slots and more than one host has
 STEP = 8  # docs of each task that are asked, and that are added again and again
-TO_COME = 10  # requests that a supplier is still to get when something happens to its run
 LATENCY_S = 0.6
 CAP = SUPPLIERS_N * STEP * len(TASKS) * 6 // 10  # of the day's budget at first
 REPLACED_WITHIN_S = 120.0
@@ -107,9 +107,17 @@ class Running:
     def received(self) -> int:
         return sum(s["requests"] for s in self.made.localnet.stats().values())
 
-    def relaying(self, *names: str) -> list[str] | None:
-        """A run on each of the hosts that relays, and has not nearly done; None if there will be none."""
-        until = len(TASKS) * self.docs - TO_COME
+    def relaying(self, *names: str, to_come: int) -> list[str]:
+        """A run on each of the hosts that relays, to a supplier that so many requests are still to come to.
+
+        Where one was done before the other began, or nobody looked in time, there is more to do.
+        """
+        while (found := self._relaying(names, to_come)) is None:
+            self.more()
+        return found
+
+    def _relaying(self, names: Sequence[str], to_come: int) -> list[str] | None:
+        until = len(TASKS) * self.docs - to_come
 
         def look() -> list[str] | str | None:
             found = [self.made.relaying_on(name, until) for name in names]
@@ -124,6 +132,17 @@ class Running:
         """The status of a run that has an end."""
         status = self.made.run(run_id)["status"]
         return None if status in UNFINISHED else status
+
+    def evaluating(self, name: str) -> str | None:
+        """An evaluation that goes on on a host, and was not refused there."""
+        there = self.made.runs_on(name)
+        runs = [run for run in self.made.runs("STARTED") if run["tags"].get(KIND_TAG) == EVALUATION_KIND]
+        return next((run["runId"] for run in runs if run["runId"] in there), None)
+
+    def disagreeing(self) -> list[Finding]:
+        """What `testbench check` says on the control host of hosts that go by something else."""
+        with self.made.workspace() as workspace:
+            return [found for found in statement_findings(workspace) if not found.ok]
 
     def refused(self) -> list[str]:
         """Runs that their host refused, the first one first."""
@@ -216,9 +235,7 @@ def test_a_host_is_killed_and_a_run_of_the_other_terminated(running: Running) ->
     """The run that is terminated ends CANCELED and is not repeated; that of the dead host is."""
     made = running.made
     running.more()
-    while (at_work := running.relaying(*NAMES)) is None:
-        running.more()  # one was done before the other began
-    terminated, lost = at_work
+    terminated, lost = running.relaying(*NAMES, to_come=10)
     victims = made.runs_on("host-b")
     at = made.host("host-b").kill()
     running.deadly.append(at)
@@ -347,18 +364,16 @@ def test_a_host_of_another_configuration_is_refused(running: Running) -> None:
     code, said = made.host("host-b").run([*CLI, "check", "--no-suppliers"])
     (line,) = [line for line in said.splitlines() if line.startswith("FAIL")]
     assert code != 0 and line.startswith("FAIL  other machines: ") and sentence in line
-    with made.workspace() as workspace:
-        (found,) = [found for found in statement_findings(workspace) if not found.ok]
+    (found,) = running.disagreeing()
     name = "host-b" if namespaces() else host_name()
     assert found.what == f"runs on {name}" and sentence in found.detail
     assert running.received() == received and made.leases() == {}, "nobody was asked"
 
     # the other host goes on, and what it writes names the one that does not
     made.start_worker("host-a")
-    goes_on = running.relaying("host-a")
-    assert goes_on is not None
+    goes_on = wait_until("its next evaluation", lambda: running.evaluating("host-a"), WITHIN_S)
     made.host("host-a").terminate()  # what it has begun is its last
-    assert wait_until("its end", lambda: running.ended(goes_on[0]), WITHIN_S) == "SUCCESS"
+    assert wait_until("its end", lambda: running.ended(goes_on), WITHIN_S) == "SUCCESS"
     check = made.check("relay_responses", "hosts_agree")
     assert check is not None and not check["success"] and check["severity"] == "WARN"
     offenders = next(
@@ -369,7 +384,8 @@ def test_a_host_of_another_configuration_is_refused(running: Running) -> None:
 
     # with the right file it works again, and nothing has to be started anew
     made.copy_configuration("host-b")
-    assert running.relaying("host-b"), "it has nothing to do"
+    wait_until("its next evaluation", lambda: running.evaluating("host-b"), WITHIN_S)
+    wait_until("nobody to be refused", lambda: running.disagreeing() == [], WITHIN_S)
     refused = running.refused()
     running.away |= set(refused)
     for run_id in refused:
@@ -380,16 +396,13 @@ def test_a_host_of_another_configuration_is_refused(running: Running) -> None:
 
 
 def test_the_primary_is_killed_in_mid_run(running: Running) -> None:
-    made = running.made
-    at_work = running.relaying("host-b")
-    assert at_work is not None
+    (run_id,) = running.relaying("host-b", to_come=4)
     running.mongo.kill(running.mongo.primary())
-    assert wait_until("its end", lambda: running.ended(at_work[0]), WITHIN_S) == "SUCCESS"
+    assert wait_until("its end", lambda: running.ended(run_id), WITHIN_S) == "SUCCESS"
     wait_until("all docs", running.complete, WITHIN_S, every_s=1)
     running.rest()
     assert running.failed() == set()
-    with made.workspace() as workspace:
-        assert [found for found in statement_findings(workspace) if not found.ok] == []
+    assert running.disagreeing() == []
 
 
 def test_nothing_was_lost_doubled_or_shared(running: Running) -> None:

@@ -56,14 +56,10 @@ query Events($id: ID!) {
 }
 """
 _CHECKS = """
-query Checks($key: AssetKeyInput!) {
-  assetNodeOrError(assetKey: $key) {
-    ... on AssetNode { assetChecksOrError { ... on AssetChecks { checks {
-      name
-      executionForLatestMaterialization { evaluation {
-        success severity metadataEntries { label ... on JsonMetadataEntry { jsonString } }
-      } }
-    } } } }
+query Checks($key: AssetKeyInput!, $name: String!) {
+  assetCheckExecutions(assetKey: $key, checkName: $name, limit: 100) {
+    runId
+    evaluation { success severity metadataEntries { label ... on JsonMetadataEntry { jsonString } } }
   }
 }
 """
@@ -274,12 +270,11 @@ class Cluster(Platform):
         events = self.graphql(_EVENTS, id=run_id)["runOrError"]["eventConnection"]["events"]
         return "\n".join(json.dumps(event, ensure_ascii=False) for event in events if "error" in event)
 
-    def check(self, asset: str, name: str) -> dict[str, Any] | None:
-        """The newest evaluation of a check, as the UI shows it; None where there is none."""
-        checks = self.graphql(_CHECKS, key={"path": [asset]})["assetNodeOrError"]["assetChecksOrError"]
-        found = next(one for one in checks["checks"] if one["name"] == name)
-        executed = found["executionForLatestMaterialization"]
-        return None if executed is None else executed["evaluation"]
+    def check(self, asset: str, name: str, run_id: str) -> dict[str, Any]:
+        """How a run evaluated a check, as the UI shows it."""
+        executed = self.graphql(_CHECKS, key={"path": [asset]}, name=name)["assetCheckExecutions"]
+        (found,) = [one["evaluation"] for one in executed if one["runId"] == run_id]
+        return dict(found)
 
     def launch(self, job: str) -> str:
         """Start a job without settings, as the UI does; return the run's id."""

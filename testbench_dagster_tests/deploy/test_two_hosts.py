@@ -381,8 +381,8 @@ def test_a_host_of_another_configuration_is_refused(running: Running) -> None:
     goes_on = wait_until("its next evaluation", lambda: running.evaluating("host-a"), WITHIN_S)
     made.host("host-a").terminate()
     assert wait_until("its end", lambda: running.ended(goes_on), WITHIN_S) == "SUCCESS"
-    check = made.check("relay_responses", "hosts_agree")
-    assert check is not None and not check["success"] and check["severity"] == "WARN"
+    check = made.check("relay_responses", "hosts_agree", goes_on)
+    assert not check["success"] and check["severity"] == "WARN"
     offenders = next(
         json.loads(one["jsonString"]) for one in check["metadataEntries"] if one["label"] == "offenders"
     )

@@ -328,6 +328,15 @@ def new_bucket() -> str:
     return name
 
 
+def link_to(bucket: str, key: str, hours: float = 24) -> str:
+    """A URL by which anybody gets an object, with the keys of the environment."""
+    import boto3
+
+    where = {"Bucket": bucket, "Key": key}
+    url: str = boto3.client("s3").generate_presigned_url("get_object", where, int(hours * 3600))
+    return url
+
+
 # PostgreSQL ---------------------------------------------------------------------------------------------
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from testbench_dagster_tests.deploy import units
 from testbench_dagster_tests.deploy.hosts import Host, Hosts, hosts, namespaces
 from testbench_dagster_tests.operations.harness import (
     STARTS_WITHIN_S,
-    UNFINISHED,
     Platform,
     wait_until,
 )
@@ -39,6 +40,37 @@ from testbench_dagster_tests.servers import (
 
 NAMES = ("host-a", "host-b")
 CONTROL = "control"
+LEAVES_WITHIN_S = 600.0
+#: Events by which a run is at its end.
+ENDS = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
+_OF_RUNS = {dg.DagsterEventType.RUN_STARTING, dg.DagsterEventType.RUN_START, *ENDS}
+_EVENTS = """
+query Events($id: ID!) {
+  runOrError(runId: $id) {
+    ... on Run { eventConnection { events {
+      __typename
+      ... on RunFailureEvent { error { message causes { message } } }
+      ... on ExecutionStepFailureEvent { error { message causes { message } } }
+    } } }
+  }
+}
+"""
+_CHECKS = """
+query Checks($key: AssetKeyInput!, $name: String!) {
+  assetCheckExecutions(assetKey: $key, checkName: $name, limit: 100) {
+    runId
+    evaluation { success severity metadataEntries { label ... on JsonMetadataEntry { jsonString } } }
+  }
+}
+"""
+_LAUNCH = """
+mutation Launch($job: String!, $location: String!) {
+  launchRun(executionParams: {
+    selector: {repositoryLocationName: $location, repositoryName: "__repository__", jobName: $job}
+    runConfigData: {}
+  }) { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } }
+}
+"""
 _FORCE = """
 mutation Force($id: String!) {
   terminateRun(runId: $id, terminatePolicy: MARK_AS_CANCELED_IMMEDIATELY) { __typename }
@@ -84,11 +116,14 @@ class Cluster(Platform):
     workers_at: Hosts | None = None
     services: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
+    """Of testbench.env that differ from what stands there."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Further variables of its, as of keys."""
 
     def install(self) -> None:
         """Make the folders of all hosts."""
         for name in (CONTROL, *NAMES):
-            environment = units.install(self.base / name, self.values)
+            environment = {**units.install(self.base / name, self.values), **self.keys}
             if name == CONTROL:
                 self.environment = environment
 
@@ -96,10 +131,21 @@ class Cluster(Platform):
         """Write testbench.yaml, the same on all hosts."""
         super().configure(**changes)
         for name in NAMES:
-            copy = self.base / name / "etc" / "testbench.yaml"
-            partial = copy.with_suffix(".tmp")
-            partial.write_bytes(self.config_path.read_bytes())
-            partial.replace(copy)
+            self.copy_configuration(name)
+
+    def configure_without(self, forgotten: str, **changes: Any) -> None:
+        """Write testbench.yaml on all hosts but one."""
+        super().configure(**changes)
+        for name in NAMES:
+            if name != forgotten:
+                self.copy_configuration(name)
+
+    def copy_configuration(self, name: str) -> None:
+        """Give a host the control host's testbench.yaml."""
+        copy = self.base / name / "etc" / "testbench.yaml"
+        partial = copy.with_suffix(".tmp")
+        partial.write_bytes(self.config_path.read_bytes())
+        partial.replace(copy)
 
     def start(self) -> None:
         """Start everything and wait until the UI shows the code."""
@@ -145,6 +191,12 @@ class Cluster(Platform):
         assert self.workers_at is not None
         return [host for host in self.workers_at.running.values() if host.process.poll() is None]
 
+    def leave(self, name: str) -> None:
+        """End a host's worker as its service does; an idle one leaves at once."""
+        host = self.host(name)
+        host.terminate()
+        assert host.process.wait(LEAVES_WITHIN_S) == 0, self.log()
+
     def stop(self) -> None:
         """End the services of the control host."""
         for process in self.services.values():
@@ -176,15 +228,23 @@ class Cluster(Platform):
         pids = set(self.host(name).pids())
         return {beat.id for beat in beats if beat.pid in pids}
 
-    def relaying_on(self, name: str) -> str | None:
-        """A run on a host that has a request in flight at this moment."""
+    def relaying_on(self, name: str, until: int) -> str | None:
+        """A run on a host that asks a supplier at this moment which has got fewer than so many requests."""
+        stats = self.localnet.stats()
+        asked = [f"{a}@simulation" for a, s in stats.items() if s["in_flight"] and s["requests"] < until]
+        if not asked:
+            return None
         runs, leases = self.runs_on(name), self.leases()
-        asked = [f"{a}@simulation" for a, s in self.localnet.stats().items() if s["in_flight"]]
         return next((leases[key] for key in asked if leases.get(key) in runs), None)
 
     def taken_by(self, name: str) -> int:
-        """How many runs a host's workers have begun, by their own log."""
-        return self.host(name).log().count("Task execute_job[") // 2  # received, and how it ended
+        """How many runs a host's workers have taken, by their own log."""
+        return len(re.findall(r"Task execute_job\[\S+\] received", self.host(name).log()))
+
+    def published_on(self, name: str) -> str | None:
+        """The feed that a host has published on its own disk."""
+        path = self.base / name / "var" / "published" / "feed.json"
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
     def run(self, run_id: str) -> dict[str, Any]:
         """A run as it is now."""
@@ -194,22 +254,38 @@ class Cluster(Platform):
         """Runs that Dagster's run retries started for a run."""
         return [run for run in self.runs() if run["tags"].get("dagster/parent_run_id") == run_id]
 
-    def starts(self, run_ids: Iterable[str]) -> dict[str, int]:
-        """How often each run began, by its events."""
+    def events(self, run_ids: Iterable[str]) -> dict[str, list[tuple[dg.DagsterEventType, float]]]:
+        """What happened to runs, and when in seconds since 1970, in the order of its storing."""
         with self.variables(), dg.DagsterInstance.get() as instance:
             return {
-                run_id: len(instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_START))
+                run_id: [
+                    (entry.get_dagster_event().event_type, entry.timestamp)
+                    for entry in instance.all_logs(run_id, of_type=_OF_RUNS)
+                ]
                 for run_id in run_ids
             }
+
+    def failure(self, run_id: str) -> str:
+        """Why a run failed, as the UI shows it."""
+        events = self.graphql(_EVENTS, id=run_id)["runOrError"]["eventConnection"]["events"]
+        return "\n".join(json.dumps(event, ensure_ascii=False) for event in events if "error" in event)
+
+    def check(self, asset: str, name: str, run_id: str) -> dict[str, Any]:
+        """How a run evaluated a check, as the UI shows it."""
+        executed = self.graphql(_CHECKS, key={"path": [asset]}, name=name)["assetCheckExecutions"]
+        (found,) = [one["evaluation"] for one in executed if one["runId"] == run_id]
+        return dict(found)
+
+    def launch(self, job: str) -> str:
+        """Start a job without settings, as the UI does; return the run's id."""
+        answer = self.graphql(_LAUNCH, job=job, location=self.location)["launchRun"]
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return str(answer["run"]["runId"])
 
     def force_end(self, run_id: str) -> None:
         """Cancel a run that waits for a worker, as the UI offers for such a run and nothing else."""
         answer = self.graphql(_FORCE, id=run_id)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
-
-    def at_work(self) -> list[dict[str, Any]]:
-        """Runs that hold a slot: not those that wait in the queue, or are just being put there."""
-        return self.runs(*(status for status in UNFINISHED if status not in ("QUEUED", "NOT_STARTED")))
 
     def pids(self, word: str) -> list[int]:
         """None beside those of the hosts and services, which end with their parents."""
@@ -229,8 +305,12 @@ def cluster(
     servers: dict[str, str],
     numbers: dict[str, str],
     configuration: dict[str, Any],
+    keys: Mapping[str, str],
 ) -> Iterator[tuple[Cluster, Redis, ReplicaSet]]:
-    """A started installation over its own Redis and replica set, and PostgreSQL as ``servers`` says."""
+    """A started installation over its own Redis and replica set, and the servers that ``servers`` names.
+
+    ``keys`` are variables that testbench.env does not name; where they name a server of S3, hosts reach it.
+    """
     redis, base = Redis(folder / "redis"), folder / "hosts"
     redis.folder.mkdir()
     (folder / "mongo").mkdir()
@@ -239,9 +319,9 @@ def cluster(
         stack.callback(redis.stop)
         mongo = stack.enter_context(replica_set(folder / "mongo"))
         postgres = {urlsplit(uri).port or 5432 for uri in servers.values()}
-        ports = [urlsplit(localnet.url).port or 0, redis.port, *mongo.members, *postgres]
-        made = Cluster(base / CONTROL / "etc", localnet, base=base)
-        made.workers_at = stack.enter_context(hosts(base, ports))
+        others = {urlsplit(url).port or 0 for url in (localnet.url, keys.get("AWS_ENDPOINT_URL", ""))} - {0}
+        made = Cluster(base / CONTROL / "etc", localnet, base=base, keys=keys)
+        made.workers_at = stack.enter_context(hosts(base, [redis.port, *mongo.members, *postgres, *others]))
         uri = mongo.uri.replace("/?", "/testbench?")
         made.values = {
             **servers,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,17 +17,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from testbench_dagster_tests.servers import ends_with_us, show_log, stop
 
 HERE = Path(__file__).parent
 UNSHARE = ("unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child=KILL", "--mount-proc")
+ENTER = ("nsenter", "--net", "--mount", "--uts", "--pid")
+COMMAND_WITHIN_S = 300.0
 
 
 @cache
 def namespaces() -> bool:
     """Whether hosts get namespaces of their own here; not where ``TESTBENCH_TEST_PLAIN_HOSTS=1`` says so."""
-    if os.environ.get("TESTBENCH_TEST_PLAIN_HOSTS") == "1":
+    if os.environ.get("TESTBENCH_TEST_PLAIN_HOSTS") == "1" or shutil.which("nsenter") is None:
         return False
     mounts = [*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     with contextlib.suppress(OSError):
@@ -36,12 +40,48 @@ def namespaces() -> bool:
 
 @dataclass
 class Host:
-    """A host that executes one program, with what it says in ``folder/log``."""
+    """A host that executes one program, and others beside it; what they say is in ``folder/log``."""
 
     name: str
     folder: Path
     process: subprocess.Popen[bytes]
+    environment: Mapping[str, str]
     link: subprocess.Popen[bytes] | None = None
+
+    @contextlib.contextmanager
+    def beside(self, program: Sequence[str]) -> Iterator[None]:
+        """Execute another program on it while this lasts."""
+        with (self.folder / "log").open("ab") as log:
+            process = self._begin(program, log)
+        try:
+            yield
+        finally:
+            _end(process)
+
+    def run(self, program: Sequence[str], within_s: float = COMMAND_WITHIN_S) -> tuple[int, str]:
+        """Execute another program on it until it ends; its exit code, and what it printed."""
+        process = self._begin(program, subprocess.PIPE)
+        try:
+            said, _ = process.communicate(timeout=within_s)
+        finally:
+            _end(process)
+        return process.returncode, said.decode(errors="replace")
+
+    def _begin(self, program: Sequence[str], said: Any) -> subprocess.Popen[bytes]:
+        inside: list[str] = []
+        if namespaces():
+            (first,) = _children(self.process.pid)
+            inside = [*ENTER, f"--wd={self.folder / 'var'}", f"--target={first}", "--"]
+        return subprocess.Popen(
+            [*inside, *program],
+            env=dict(self.environment),
+            cwd=self.folder / "var",
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=ends_with_us(signal.SIGKILL),
+        )
 
     def kill(self) -> float:
         """End everything at once, as a loss of power does; return when, in seconds since 1970."""
@@ -74,6 +114,13 @@ class Host:
     def log(self) -> str:
         """What its program said."""
         return (self.folder / "log").read_text(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program in a session of its own, with what entered a host to execute it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
 
 
 def _children(pid: int) -> list[int]:
@@ -111,7 +158,7 @@ class Hosts:
                 start_new_session=True,
                 preexec_fn=ends_with_us(signal.SIGKILL),
             )
-        host = self.running[name] = Host(name, folder, process)
+        host = self.running[name] = Host(name, folder, process, environment)
         _first_line(process, f"host {name}")
         if namespaces():
             (first,) = _children(process.pid)

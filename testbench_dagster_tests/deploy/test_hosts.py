@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from testbench_dagster_tests.deploy.hosts import Host, hosts, namespaces
+from testbench_dagster_tests.deploy.hosts import HERE, Host, hosts, namespaces
 from testbench_dagster_tests.operations.harness import wait_until
+from testbench_dagster_tests.servers import free_port
 
 WITHIN_S = 60.0
 PROGRAM = """
@@ -98,3 +100,26 @@ def test_sigterm_reaches_the_program(separate: bool, tmp_path: Path) -> None:
         host.terminate()
         assert host.process.wait(WITHIN_S) == 0
         assert "leaves" in host.log()
+
+
+def test_other_programs_are_executed_beside_the_first(separate: bool, tmp_path: Path) -> None:
+    (tmp_path / "one" / "var").mkdir(parents=True)
+    with hosts(tmp_path, []) as made:
+        program = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+        host = made.start("one", program, environment(tmp_path / "one"))
+        working(host)
+        alone = host.pids()
+        (tmp_path / "one" / "var" / "page").write_text("who reads me?")
+        port = free_port()
+        with host.beside([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]):
+            url = f"http://127.0.0.1:{port}/page"
+            code, said = host.run([sys.executable, str(HERE / "get.py"), str(WITHIN_S), url])
+            assert (code, json.loads(said)) == (0, {url: "who reads me?"})
+            if separate:
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.1", port), 5)
+        whoami = "import os, socket; print(socket.gethostname(), os.environ['TESTBENCH_HOME']); exit(3)"
+        name = "one" if separate else socket.gethostname()
+        home = str(tmp_path / "one" / "var")
+        assert host.run([sys.executable, "-c", whoami]) == (3, f"{name} {home}\n")
+        wait_until("the end of what was beside it", lambda: host.pids() == alone, WITHIN_S, every_s=0.05)

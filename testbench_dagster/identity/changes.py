@@ -26,7 +26,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from testbench_dagster.core.wording import counted
 from testbench_dagster.identity.answers import AnswerTable, instant, microseconds
@@ -34,9 +34,6 @@ from testbench_dagster.identity.kernel import Answer
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
 from testbench_dagster.identity.streams import Answers, Compared, Observations, deviations, repeats
 from testbench_dagster.statistics.change import DropDetector, may_alarm
-
-if TYPE_CHECKING:
-    pass
 
 #: The stream of answer prefixes; the ids of stored changes follow from its name.
 OF_PREFIXES = "openings"

@@ -92,6 +92,8 @@ class _Instant(click.ParamType[datetime]):
         try:
             instant = datetime.fromisoformat(value)
         except ValueError:
+            if value == "last":
+                self.fail("'last' goes with a destination: testbench export FOLDER --since last", param, ctx)
             self.fail(f"{value[:60]!r} is no time; give one such as 2026-11-01T00:00Z", param, ctx)
         if instant.tzinfo is None:
             self.fail(f"{value!r} has no zone; give one, such as {instant.isoformat()}Z", param, ctx)

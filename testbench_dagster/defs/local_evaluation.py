@@ -228,6 +228,8 @@ def evaluate(
         note(f"service: {probed.words}")
     for name, why in (passes.problems | workspace.unaggregated).items():
         note(f"evaluation: task {name} could not be scored: {why}")
+    if passes.not_published is not None:
+        note(f"warning: not published: {passes.not_published}")
     for name, verdict in checks.items():
         note(f"{'error' if verdict.error else 'warning'}: check {name}: {verdict.problem or 'failed'}")
     unscored = who_waits_for_scorers(workspace.documents, keys, names)
@@ -347,6 +349,7 @@ class _Passes:
         self.failed = False
         self.problems: dict[str, str] = {}
         self.out_of_money: Mapping[str, int] = {}
+        self.not_published: str | None = None
 
     @property
     def left(self) -> int | None:
@@ -402,7 +405,7 @@ class _Passes:
     def refresh_summaries(self) -> None:
         """Bring groups and rankings up to date."""
         self._stage("summaries: groups and ranking")
-        self._runs.refresh_summaries()
+        self.not_published = self._runs.refresh_summaries()
 
 
 def _stay(

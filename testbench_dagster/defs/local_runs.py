@@ -26,7 +26,7 @@ from testbench_dagster.core.wording import counted
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.entry_points import WORKSPACE, code_origin
 from testbench_dagster.defs.hosts import HOST_TAG, REQUESTED_BY_TAG, statement_tags
-from testbench_dagster.defs.metadata import counts_in
+from testbench_dagster.defs.metadata import NOT_PUBLISHED, counts_in
 from testbench_dagster.defs.partitions import SUPPLIER, pack_ranges, range_tags, suppliers_per_run
 from testbench_dagster.stages.discover.roster import TO_REFRESH_ROSTER
 from testbench_dagster.stages.service.probing import Probed
@@ -307,10 +307,12 @@ class LocalRuns:
             self._workspace.on_probed = None
         return found[0]
 
-    def refresh_summaries(self) -> None:
-        """Materialize the identity groups and, with them, the leaderboard."""
+    def refresh_summaries(self) -> str | None:
+        """Materialize the identity groups and, with them, the leaderboard; why it was not published."""
         self._execute("refresh_identity")
-        self._execute("refresh_summaries")
+        ranked = self._execute("refresh_summaries").asset_materializations_for_node("leaderboard")
+        found = [one.metadata[NOT_PUBLISHED] for one in ranked if NOT_PUBLISHED in one.metadata]
+        return str(found[0].value) if found else None
 
     def record_snapshots(self, day: date, taken: int) -> None:
         """Have Dagster know of the day's snapshots that were taken: its pages show no such day as missing."""

@@ -19,6 +19,8 @@ from jinja2 import Environment
 from testbench_dagster.core.columns import Cell, Shape, Unit
 from testbench_dagster.core.window import TOLD_STATUSES, WINDOW_VIEWS, Window
 
+NOT_PUBLISHED = "not published"
+"""Name of the metadata that says why a leaderboard did not get to the place that it is published to."""
 _REASONS = 50  # in the metadata of a run: they live in an event row
 _MARKUP = str.maketrans({c: f"\\{c}" for c in "\\`*_{}[]()#+!|<>&~"})
 

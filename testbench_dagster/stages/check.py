@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from testbench_dagster.config import SERVICE_SOURCE, Config
-from testbench_dagster.core.errors import StoreError, TestbenchError
+from testbench_dagster.core.errors import BodyUnavailable, StoreError, TestbenchError
 from testbench_dagster.core.finding import Finding
 from testbench_dagster.core.frameworks import framework_plug
 from testbench_dagster.core.prompt import Registered
-from testbench_dagster.core.records.attempts import PlacedBody
+from testbench_dagster.core.records.attempts import AnswerBytes, PlacedBody
 from testbench_dagster.core.records.bodies import BodyPlaceRecord
 from testbench_dagster.core.records.prompts import EpochStart
 from testbench_dagster.core.records.suppliers import SupplierRecord
@@ -41,6 +41,7 @@ from testbench_dagster.taxonomies.model import is_placeholder
 from testbench_dagster.transports.registry import check_service
 
 _TOLD = 3  # tasks named
+_BODIES_READ = 5  # of these from each place, the newest among them, to see that they are there
 _BODIES = 1_000  # newest attempts that are looked at for where their bodies stand
 _DOCS_TRIED = 3  # of which prompts are built, to see whether the templates work
 
@@ -194,17 +195,36 @@ def _body_findings(workspace: Workspace) -> Iterator[Finding]:
             remedy = "what needs these bodies is put off until it can be reached, and nothing is lost"
             yield Finding("bodies", f"{told}; {error}; {remedy}", ok=False)
             continue
+        if (unread := _unreadable(workspace, [one for one in bodies if _stands_in(one, url)])) is not None:
+            yield Finding("bodies", f"{told}; {unread}", ok=False)
+            continue
         if chosen is None or url != chosen.place:
-            yield Finding("bodies", f"{told}; no more go there, but these are read there: keep it")
+            keep = "no more go there, but these are read there: keep it, for retention leaves it to you"
+            yield Finding("bodies", f"{told}; {keep}")
             continue
         here = sum(one.body_outside is None and one.body_bytes >= chosen.min_bytes for one in bodies)
         size = counted(chosen.min_bytes, "byte", ",")
+        if bodies and all(one.body_bytes < chosen.min_bytes for one in bodies):
+            yield Finding("bodies", f"{told}: none has {size}, from which on they go there (`min_bytes`)")
+            continue
         one, more = f"other of at least {size} stands", f"others of at least {size} stand"
         also = (
             f"; {agreeing(here, one, more)} in the document store, written before it was set or while it did "
             "not answer"
         )
         yield Finding("bodies", told + (also if here else ""))
+
+
+def _unreadable(workspace: Workspace, bodies: Sequence[PlacedBody]) -> str | None:
+    """Why one of some bodies cannot be read, with how many of those that were looked at."""
+    step = max(1, len(bodies) // _BODIES_READ)
+    looked_at, errors = bodies[::step][:_BODIES_READ], []
+    for one in looked_at:
+        try:
+            typed.get(workspace.documents, AnswerBytes, one.id)
+        except BodyUnavailable as error:
+            errors.append(str(error))
+    return f"{len(errors)} of {len(looked_at)} that were read: {errors[0]}" if errors else None
 
 
 def _stands_in(body: PlacedBody, url: str) -> bool:

@@ -127,19 +127,20 @@ class Place:
                 self._files.rm_file(self._at(name))
 
     def folders(self, name: str) -> list[str]:
-        """Names of the folders in a folder, in order; none where it is not there.
+        """Names of the folders in a folder, in order; none where it is not there. Links are no folders.
 
         Raises:
             StoreError: it cannot be listed.
         """
         if self.local is not None:
             with self._telling("list", name), suppress(FileNotFoundError):
-                return sorted(path.name for path in (self.local / name).iterdir() if path.is_dir())
+                inside = (self.local / name).iterdir()
+                return sorted(path.name for path in inside if path.is_dir() and not path.is_symlink())
             return []
         return sorted(_last(one["name"]) for one in self._listed(name) if one["type"] == "directory")
 
     def written(self, name: str) -> dict[str, datetime]:
-        """The files in a folder by name, with when each was written; none where it is not there.
+        """The files in a folder by name, no links, with when each was written; none where it is not there.
 
         Raises:
             StoreError: it cannot be listed.
@@ -149,7 +150,8 @@ class Place:
             with self._telling("list", name), suppress(FileNotFoundError):
                 for entry in os.scandir(self.local / name):
                     with suppress(FileNotFoundError):  # it went meanwhile
-                        found[entry.name] = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
+                        if entry.is_file(follow_symlinks=False):
+                            found[entry.name] = datetime.fromtimestamp(entry.stat().st_mtime, UTC)
             return found
         for one in self._listed(name):
             if one["type"] == "file":
@@ -187,12 +189,15 @@ class Place:
         """Look whether it can be reached; that it is not there yet is fine, where writing makes it.
 
         Raises:
-            StoreError: it cannot be reached, or its bucket is not there.
+            StoreError: it cannot be reached, its bucket is not there, or its folder may not be written.
         """
         with self._telling("read", ""):
             if self.local is not None:
                 with suppress(FileNotFoundError):
                     next(self.local.iterdir(), None)
+                there = next(folder for folder in (self.local, *self.local.parents) if folder.exists())
+                if not os.access(there, os.W_OK | os.X_OK):
+                    raise PermissionError(None, f"{there} may not be written")
                 return
             if self._protocol in _OBJECTS:
                 self._files.ls(self._root.partition("/")[0], refresh=True)

@@ -56,6 +56,7 @@ def test_nothing_to_write_is_said(folder: Path) -> None:
     ("arguments", "message"),
     [
         (("--since", "yesterday"), "'yesterday' is no time; give one such as 2026-11-01T00:00Z"),
+        (("--since", "last"), "'last' goes with a destination: testbench export FOLDER --since last"),
         (("--since", "2026-11-01"), "has no zone; give one, such as 2026-11-01T00:00:00Z"),
         (("--until", "2026-11-01T10:00"), "has no zone; give one, such as 2026-11-01T10:00:00Z"),
         (("--format", "csv"), "'csv' is not one of"),

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -422,7 +423,7 @@ def test_a_body_is_kept_that_was_just_written_or_is_needed(
 
 
 @pytest.mark.slow(minutes=0.1)
-def test_retention_on_s3_and_of_places_of_the_past(
+def test_retention_on_s3_leaves_places_of_the_past(
     opened: Opened, place: str, folder: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(opened(place), record(0, LARGE, NOW - timedelta(days=9)))
@@ -435,12 +436,47 @@ def test_retention_on_s3_and_of_places_of_the_past(
     assert len(bucket.folders(own)) == 8
     past = {"finished_at": {"lt": NOW - timedelta(days=4)}}
     typed.purge(store, AttemptRecord, past)
-    assert files(folder) == {}
+    assert len(days(folder)) == 1, "a copy of a store would remove what the store needs"
     assert len(bucket.folders(own)) == 8, "all of it has just been written"
     monkeypatch.setattr(bodies, "_GRACE", timedelta(hours=-1))
     typed.purge(store, AttemptRecord, past)
     assert bucket.folders(own) == ["2026-02-25", "2026-02-26", "2026-02-27", "2026-02-28"]
     assert len(list(typed.find(store, AttemptRecord))) == 4
+
+
+def test_retention_removes_bodies_that_were_copied_here_and_nothing_else(
+    opened: Opened, place: str, folder: Path, tmp_path: Path
+) -> None:
+    put(opened(place), *(record(n, LARGE + b" " * n, NOW - timedelta(days=n)) for n in range(6)))
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    [own] = [path for path in moved.iterdir() if path.is_dir()]
+    elsewhere = tmp_path / "elsewhere" / "ab"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "precious.gz").write_text("precious")
+    (own / "2025-01-01").symlink_to(elsewhere.parent)
+    [part] = (own / "2026-02-25").iterdir()
+    (part / "@eaDir").mkdir()
+    (part / "notes.txt").write_text("somebody's")
+    (own / "2026-02-26" / "cd").symlink_to(elsewhere)
+    for root in (moved, elsewhere):
+        for path in root.rglob("*"):
+            if path.is_file():
+                os.utime(path, (0, 0))
+    store = opened(moved.as_uri())
+    typed.purge(store, AttemptRecord, {"finished_at": {"lt": NOW - timedelta(days=1)}})
+    left = sorted(str(path.relative_to(own)) for path in own.rglob("*.gz"))
+    assert {name[:10] for name in left} <= {"2026-02-28", "2026-03-01"} and len(left) == 2, left
+    assert (elsewhere / "precious.gz").is_file()
+    assert (part / "notes.txt").is_file() and (part / "@eaDir").is_dir()
+
+
+def test_a_store_without_a_place_removes_nothing(opened: Opened, place: str, folder: Path) -> None:
+    put(opened(place), record(0, LARGE, NOW - timedelta(days=9)))
+    age(folder)
+    copy = opened(None)
+    assert typed.purge(copy, AttemptRecord, {"finished_at": {"lt": NOW}}) == 1
+    assert len(days(folder)) == 1
 
 
 def test_a_place_that_is_away_is_left_to_the_next_retention(

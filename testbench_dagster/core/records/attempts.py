@@ -378,6 +378,7 @@ class TimedCall(NamedTuple):
 class PlacedBody(NamedTuple):
     """How large the answer of an attempt was, and where it stands if not in the document store."""
 
+    id: str
     body_bytes: int
     body_outside: BodyOutside | None
 

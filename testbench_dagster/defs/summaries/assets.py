@@ -35,6 +35,7 @@ from testbench_dagster.defs import freshness
 from testbench_dagster.defs.automation import at_times, checked_cron
 from testbench_dagster.defs.lineage import observe_plans, plans_metadata, touches
 from testbench_dagster.defs.metadata import (
+    NOT_PUBLISHED,
     interval_plot,
     markdown_table,
     record_table,
@@ -233,6 +234,7 @@ def _ranking(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.Mate
             **_plot(first, note),
             "published": _published_table(published),
             **({} if published.place is None else {"published to": published.problem or published.place}),
+            **({NOT_PUBLISHED: published.problem} if published.problem else {}),
             **{f"file {path.name}": dg.MetadataValue.path(path) for path in published.files},
             **set_aside_metadata(published.board.set_aside),
             **ability_heatmaps(workspace, published.board),

@@ -22,7 +22,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -46,7 +46,7 @@ _NO_READS_S = 60.0  # after a place was found to be away: until then nobody wait
 _AWAY = 3  # failures to read from a place, none of them in between that went well, before it counts as away
 #: A file that was written less than this ago is never removed: its attempt may be about to be stored.
 _GRACE = timedelta(days=1)
-_DAY = timedelta(days=1)
+_OURS = (".gz", ".partial")  # the latter of a writer that was killed
 
 _log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class DocumentsWithBodies:
     def purge(self, collection: Collection, where: Where) -> int:
         """See the contract. With attempts that finished before an instant go the bodies of the days before.
 
-        Bodies of a place that cannot be reached are left to the next time.
+        Those that cannot be removed are left to the next time, and those in places of the past to people.
         """
         purged = self._documents.purge(collection, where)
         if collection.name == ATTEMPTS.name:
@@ -383,22 +383,33 @@ class DocumentsWithBodies:
         )
         for (oldest,) in left:  # of a purge that named more than the time
             last = _day(oldest)
-        for known in list(self._documents.find(BODY_PLACES)):
-            try:
-                self._remove_days(self._place(known["_id"]), str(known["folder"]), last)
-            except StoreError as error:
-                _log.warning("bodies of attempts that are gone are left to the next time: %s", error)
+        if self._outside is None:
+            return
+        # Those of other places may have been copied to this one. There nothing is removed: a copy of a store
+        # that names no place of its own would remove what the store needs.
+        place = self._place(self._outside.place)
+        for folder in sorted({str(known["folder"]) for known in self._documents.find(BODY_PLACES)}):
+            with _left_to_the_next_time():
+                for day in place.folders(folder):
+                    if _is_day(day) and day < last:
+                        with _left_to_the_next_time():
+                            self._remove_day(place, f"{folder}/{day}")
 
-    def _remove_days(self, place: Place, folder: str, last: str) -> None:
+    def _remove_day(self, place: Place, day: str) -> None:
         until = datetime.now(UTC) - _GRACE
-        for day in place.folders(folder):
-            if not _is_day(day) or day >= last:
-                continue
-            for part in place.folders(f"{folder}/{day}"):
-                inside = f"{folder}/{day}/{part}"
-                old = [name for name, written in place.written(inside).items() if written < until]
-                place.remove_all([f"{inside}/{name}" for name in old])
-            place.remove_folder(f"{folder}/{day}")
+        for part in place.folders(day):
+            inside = f"{day}/{part}"
+            old = [name for name, written in place.written(inside).items() if written < until]
+            place.remove_all([f"{inside}/{name}" for name in old if name.endswith(_OURS)])
+        place.remove_folder(day)
+
+
+@contextmanager
+def _left_to_the_next_time() -> Iterator[None]:
+    try:
+        yield
+    except StoreError as error:
+        _log.warning("bodies of attempts that are gone are left to the next time: %s", error)
 
 
 def _at_once(work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:

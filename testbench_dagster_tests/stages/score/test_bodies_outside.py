@@ -157,7 +157,20 @@ def test_check_says_how_many_bodies_stand_outside_and_whether_they_can_be_read(
         "4 of the newest 5 attempts have their bodies there; 1 other of at least 1 byte stands in the "
         "document store, written before it was set or while it did not answer"
     )
+    lost = next(folder.rglob("*.gz"))
+    lost.rename(tmp_path / "lost")
+    [told] = told_of(workspace)
+    assert not told.ok and "1 of 4 that were read: attempts[" in told.detail
+    assert "its body is not at" in told.detail
+    (tmp_path / "lost").rename(lost)
     written = yaml.safe_load(workspace.config.path.read_text("utf-8"))
+    large = {"place": f"file://{folder}", "min_bytes": 10_000}
+    workspace.config.path.write_text(yaml.safe_dump({**written, "bodies": large}), encoding="utf-8")
+    with Workspace(load_config(workspace.config.path), datasets=workspace.datasets) as changed:
+        [told] = told_of(changed)
+        assert told.ok and told.detail.endswith(
+            "none has 10,000 bytes, from which on they go there (`min_bytes`)"
+        )
     for bodies, what in ((None, []), (f"file://{tmp_path}/new", ["new: 0 of the newest 5 attempts"])):
         workspace.config.path.write_text(yaml.safe_dump({**written, "bodies": bodies}), encoding="utf-8")
         with Workspace(load_config(workspace.config.path), datasets=workspace.datasets) as changed:
@@ -165,7 +178,10 @@ def test_check_says_how_many_bodies_stand_outside_and_whether_they_can_be_read(
             assert [one.detail.startswith(f"{tmp_path}/{what[n]}") for n, one in enumerate(first)] == [
                 True
             ] * len(what)
-            assert last.ok and "no more go there, but these are read there: keep it" in last.detail
+            assert (
+                last.ok
+                and "no more go there, but these are read there: keep it, for retention" in last.detail
+            )
 
 
 @pytest.mark.parametrize(

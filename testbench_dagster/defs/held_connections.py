@@ -13,10 +13,12 @@ outage of PostgreSQL is told (:mod:`.postgres`).
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import dagster as dg
 import sqlalchemy as sa
@@ -40,6 +42,10 @@ from testbench_dagster.defs.dagster_internals import (
 
 #: Files of single runs whose engine is kept: a process that runs writes one, the UI reads some.
 _RUN_FILES = 8
+_SQLITE = {"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}
+#: By URL what holds a connection in this process, as long as an instance uses it.
+_engines: WeakValueDictionary[str, sa.Engine] = WeakValueDictionary()
+_lock = threading.Lock()
 #: What Dagster's own code stores at once on PostgreSQL in the same way.
 _BATCHES = ({dg.DagsterEventType.ASSET_MATERIALIZATION}, {dg.DagsterEventType.ASSET_OBSERVATION})
 
@@ -61,7 +67,7 @@ class HeldRuns(SqliteRunStorage):
     """Runs in one SQLite file, whose engine is kept."""
 
     def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._engine = _engine(conn_string)
+        self._engine = _held_on_sqlite(conn_string)
         super().__init__(conn_string, inst_data)
 
     @contextmanager
@@ -83,7 +89,7 @@ class HeldSchedules(SqliteScheduleStorage):
     """
 
     def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._engine = _engine(conn_string, held=False)
+        self._engine = sa.create_engine(conn_string, poolclass=NullPool, connect_args=_SQLITE)
         super().__init__(conn_string, inst_data)
 
     @contextmanager
@@ -115,8 +121,12 @@ class HeldEventLog(SqliteEventLogStorage):
         if shard in self._engines:
             self._engines.move_to_end(shard)
             return self._engines[shard]
-        held = shard == INDEX_SHARD_NAME
-        engine = self._engines[shard] = _engine(self.conn_string_for_shard(shard), held=held)
+        url = self.conn_string_for_shard(shard)
+        if shard == INDEX_SHARD_NAME:
+            engine = _held_on_sqlite(url)
+        else:
+            engine = sa.create_engine(url, poolclass=NullPool, connect_args=_SQLITE)
+        self._engines[shard] = engine
         if len(self._engines) > _RUN_FILES:
             oldest = next(name for name in self._engines if name != INDEX_SHARD_NAME)
             self._engines.pop(oldest).dispose()
@@ -148,20 +158,28 @@ class HeldEventLog(SqliteEventLogStorage):
                 engine.dispose()
 
 
-def _engine(url: str, *, held: bool = True) -> sa.Engine:
-    """An engine for a SQLite file that holds one connection, or none; threads open others beside it."""
-    options: dict[str, Any] = {"pool_size": 1, "max_overflow": -1} if held else {"poolclass": NullPool}
-    return sa.create_engine(url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS}, **options)
-
-
 def held_on_postgres(storage: Any, url: str) -> Any:
     """Have the parts of Dagster's PostgreSQL storage share an engine that holds one connection; returns it.
 
     Before it is used again it is asked whether it is still there, so that a restarted server is no error.
     """
-    engine = sa.create_engine(
-        url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1, pool_pre_ping=True
-    )
-    share_engine(storage, engine)
+    share_engine(storage, _holding(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True))
     remember_schema(storage.event_log_storage)
     return storage
+
+
+def _held_on_sqlite(url: str) -> sa.Engine:
+    return _holding(url, connect_args=_SQLITE)
+
+
+def _holding(url: str, **options: Any) -> sa.Engine:
+    """This process's engine for a database, which holds one connection; threads open others beside it.
+
+    All instances share it: Dagster makes some for a tick or a request and lets them go without a word, and a
+    connection of each would soon be more than a server takes.
+    """
+    with _lock:
+        engine = _engines.get(url)
+        if engine is None:
+            engine = _engines[url] = sa.create_engine(url, pool_size=1, max_overflow=-1, **options)
+        return engine

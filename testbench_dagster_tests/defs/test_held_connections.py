@@ -187,6 +187,27 @@ def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced(
         assert run(instance, 3) != run_id
 
 
+def test_instances_that_nobody_closes_share_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_database_uri: str
+) -> None:
+    """As Dagster's code servers leave them behind, one for each tick."""
+    left = []
+    with instance_in(tmp_path, monkeypatch, postgres_database_uri) as instance:
+        for _ in range(12):
+            left.append(dg.DagsterInstance.from_ref(instance.get_ref()))
+            left[-1].get_runs(limit=1)
+            left[-1].get_dynamic_partitions("supplier")
+        admin = sa.create_engine(postgres_database_uri, poolclass=sa.NullPool)
+        with admin.connect() as connection:
+            held = connection.execute(
+                sa.text(
+                    "SELECT count(*) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            ).scalar_one()
+    assert held == 1
+
+
 def test_nothing_stays_open_when_the_instance_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

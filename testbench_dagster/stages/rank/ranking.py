@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from itertools import chain
 import testbench_dagster
 from testbench_dagster.core import versions
 from testbench_dagster.core.errors import ConfigError
-from testbench_dagster.core.records.identity import GroupMembers
+from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.rankings import (
     Ability,
     GroupScoresRecord,
@@ -43,14 +44,14 @@ from testbench_dagster.stages.rank.task_entries import group_members, reliabilit
 from testbench_dagster.stages.read.identity import current_abilities
 from testbench_dagster.stages.read.service import headlines, service_mark
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside
-from testbench_dagster.stages.score.groups import IdentityGroup, identity_groups, proxies_of
+from testbench_dagster.stages.score.groups import proxies_of
 from testbench_dagster.stages.score.represented import represented_suppliers
 from testbench_dagster.stages.score.window_cache import Tally
 from testbench_dagster.stages.score.windows import MeasuredSupplier, measured_suppliers
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies, docs_and_errors
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.task_score import measured_tasks, not_applicable
-from testbench_dagster.stores.documents import document_id, typed
+from testbench_dagster.stores.documents import DocumentStore, document_id, typed
 
 #: As often as rankings are made: what only time changes is looked at then.
 FRESH = timedelta(hours=1)
@@ -90,7 +91,6 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     keys = {s.key for s in suppliers}
     apis = {s.key: s.api for s in suppliers}
     owners = {s.key: s.owner for s in suppliers if s.owner is not None}
-    placed = identity_groups(workspace.documents, keys)
     rows: dict[str, list[Window]] = {}
     tallies: dict[str, Mapping[str, Tally]] = {}
     references = workspace.config.settings.reference_keys
@@ -107,7 +107,7 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
         tallies[measured.supplier] = measured.tallies
         if measured.supplier in compared:
             with_docs[measured.supplier] = measured
-    groups = rank_groups(placed, keys)
+    groups = rank_groups(workspace.documents, keys)
     simulation = workspace.config.settings.simulation
     nodes: dict[tuple[str, str], Mapping[str, Ability]] = {}
     roots: dict[str, str] = {}
@@ -204,13 +204,14 @@ def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime 
     )
 
 
-def rank_groups(placed: Mapping[str, IdentityGroup], keys: Collection[str]) -> dict[str, RankGroup]:
-    """By supplier the identity group that it is ranked with, where that has several active members."""
-    return {
-        key: RankGroup(group.id, group.proxy)
-        for key, group in placed.items()
-        if len(set(keys).intersection(group.members)) > 1
-    }
+def rank_groups(documents: DocumentStore, keys: Collection[str]) -> dict[str, RankGroup]:
+    """By supplier the identity group that it is ranked with, where that has several of these suppliers.
+
+    Of each the name of its group is read, not who else is in it: that would be all members for each member.
+    """
+    placed = list(typed.find(documents, ProxyOfSupplier, {"_id": {"in": sorted(keys)}}))
+    members = Counter(one.group for one in placed)
+    return {one.id: RankGroup(one.group, one.proxy) for one in placed if members[one.group] > 1}
 
 
 def with_facts(
@@ -307,7 +308,7 @@ def _rests_on(workspace: Workspace, suppliers: Sequence[Supplier]) -> str:
     """Changes with whatever of stores and configuration rankings follow from, but for the time."""
     documents = workspace.documents
     digest = hashlib.sha256(workspace.config.settings.model_dump_json().encode())
-    groups = sorted(typed.find(documents, GroupMembers), key=lambda one: one.id)
+    groups = sorted(typed.find(documents, ProxyOfSupplier), key=lambda one: one.id)
     parts: Iterable[object] = chain(
         [versions.WINDOWS.number, testbench_dagster.__version__],
         sorted((r.task, r.task_hash, r.config_hash) for r in workspace.datasets.tasks()),

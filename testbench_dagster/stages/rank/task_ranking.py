@@ -14,7 +14,6 @@ from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.rank.ranking import rank_groups, with_facts
 from testbench_dagster.stages.rank.task_entries import group_members, task_entries
 from testbench_dagster.stages.sample.set_aside import tasks_set_aside
-from testbench_dagster.stages.score.groups import identity_groups
 from testbench_dagster.stages.score.window_cache import Tally
 from testbench_dagster.stages.score.windows import measured_suppliers
 from testbench_dagster.stages.workspace import Workspace
@@ -43,7 +42,7 @@ def task_board(workspace: Workspace, name: str, now: datetime | None = None) -> 
         ranked_by += measured.rows if group is None else measured.groups
     entries = task_entries(name, ranked_by, rows, tallies, simulation=simulation)
     keys = {s.key for s in suppliers}
-    placed = rank_groups(identity_groups(workspace.documents, keys), keys)
+    placed = rank_groups(workspace.documents, keys)
     owners = {s.key: s.owner for s in suppliers if s.owner is not None}
     found = ranked(entries, placed, {s.key: s.api for s in suppliers}, owners)
     [rankings] = with_facts(workspace, suppliers, now, {name: found})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from testbench_dagster.core.records.identity import GroupMembers
+from testbench_dagster.core.records.identity import GroupMembers, ProxyOfSupplier
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.stores.documents import DocumentStore, typed
 
@@ -37,7 +37,8 @@ def proxies_of(
     Nobody stands for who changed since the groups were made, nor who changed for anybody. Nobody stands for
     one of the ``references`` either: it is asked all docs itself.
     """
-    placed = {one.id: one for one in typed.find(documents, GroupMembers, {"_id": {"in": sorted(suppliers)}})}
+    wanted = {"_id": {"in": sorted(suppliers)}}
+    placed = {one.id: one for one in typed.find(documents, ProxyOfSupplier, wanted)}
     unchanged = {key for key, one in placed.items() if one.cut_at == suppliers[key].cut_at}
     return {
         key: placed[key].proxy

@@ -32,7 +32,8 @@ _LONGEST_PAUSE_S = 2.0
 #: By it Dagster's connections are known from those to the dataset store, which may be in the same database.
 _MARK = {"fallback_application_name": "testbench-dagster"}
 #: What a server says that refuses now and takes connections soon.
-_SOON = ("starting up", "shutting down", "recovery", "too many clients", "connection slots")
+_FULL = ("too many clients", "connection slots")
+_SOON = ("starting up", "shutting down", "recovery", *_FULL)
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +84,11 @@ class PostgresServer:
             if self._at_once:
                 raise ConfigError(f"{self._named} cannot be reached: {reason}; {self._remedy}") from None
             if (away := self._away_for(reason)) >= PATIENCE_S:
+                if any(words in reason for words in _FULL):
+                    raise StoreError(
+                        f"{self._named} takes no more connections: {reason} (waited {PATIENCE_S:.0f} s); raise "
+                        "its max_connections, or let fewer processes run at once"
+                    ) from None
                 self.gave_up(f"{reason} (waited {PATIENCE_S:.0f} s)")
             time.sleep(min(pause, _LONGEST_PAUSE_S, PATIENCE_S - away + 0.01))
             pause *= 2

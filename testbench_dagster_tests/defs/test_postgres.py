@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg2
 import pytest
 import sqlalchemy as sa
 import yaml
@@ -154,3 +155,29 @@ def test_a_connection_that_breaks_in_a_statement_is_told_in_a_line(
                 connection.execute(sa.text("SELECT pg_sleep(60)"))
         stopping.join()
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_full_is_no_server_that_is_away(
+    config: Config, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "PATIENCE_S", 1.0)
+    others = []
+    with opened_instance(config) as instance:
+        instance.add_dynamic_partitions("supplier", ["a"])
+        try:
+            with pytest.raises(psycopg2.OperationalError, match="too many clients"):
+                for _ in range(1_000):
+                    others.append(psycopg2.connect(server.uri))
+            assert instance.get_dynamic_partitions("supplier") == ["a"], "the connection that is held"
+            storage = instance.event_log_storage
+            with (
+                storage.index_connection(),
+                pytest.raises(StoreError, match=r"takes no more connections: .* raise its max_connections"),
+                storage.index_connection(),
+            ):
+                pytest.fail("there was room")
+        finally:
+            for other in others:
+                other.close()
+        assert instance.get_dynamic_partitions("supplier") == ["a"]

@@ -12,6 +12,7 @@ from itertools import chain
 import testbench_dagster
 from testbench_dagster.core import versions
 from testbench_dagster.core.errors import ConfigError
+from testbench_dagster.core.memory import keeping_all
 from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.rankings import (
     Ability,
@@ -70,6 +71,7 @@ def leaderboard(workspace: Workspace, taxonomy: str | None = None) -> list[Entry
     return make_board(workspace, taxonomy).entries
 
 
+@keeping_all()
 def make_board(workspace: Workspace, taxonomy: str | None = None, now: datetime | None = None) -> Board:
     """Read roster, groups, windows and summaries, each once, and rank as of one instant.
 

@@ -86,8 +86,8 @@ class PostgresServer:
             if (away := self._away_for(reason)) >= PATIENCE_S:
                 if any(words in reason for words in _FULL):
                     raise StoreError(
-                        f"{self._named} takes no more connections: {reason} (waited {PATIENCE_S:.0f} s); raise "
-                        "its max_connections, or let fewer processes run at once"
+                        f"{self._named} takes no more connections: {reason} (waited {PATIENCE_S:.0f} s); "
+                        "raise its max_connections, or let fewer processes run at once"
                     ) from None
                 self.gave_up(f"{reason} (waited {PATIENCE_S:.0f} s)")
             time.sleep(min(pause, _LONGEST_PAUSE_S, PATIENCE_S - away + 0.01))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -166,9 +167,10 @@ def test_a_server_that_is_full_is_no_server_that_is_away(
     with opened_instance(config) as instance:
         instance.add_dynamic_partitions("supplier", ["a"])
         try:
-            with pytest.raises(psycopg2.OperationalError, match="too many clients"):
-                for _ in range(1_000):
+            with contextlib.suppress(psycopg2.OperationalError):
+                while len(others) < 1_000:
                     others.append(psycopg2.connect(server.uri))
+            assert len(others) < 1_000
             assert instance.get_dynamic_partitions("supplier") == ["a"], "the connection that is held"
             storage = instance.event_log_storage
             with (

@@ -350,7 +350,7 @@ def test_the_command_says_what_it_wrote(embedded: Facts, tmp_path: Path) -> None
         ((), "Missing option '--out', for files of what is known now, or DEST"),
         ((out, "--since", "yesterday"), "'yesterday' is no time"),
         (("--since", "2026-03-09", "--out", out), "has no zone"),
-        (("--since", "last", "--out", out), "'last' is no time"),
+        (("--since", "last", "--out", out), "'last' goes with a destination"),
     ):
         done = run(*arguments)
         assert done.exit_code == 2 and message in done.stderr, done.stderr

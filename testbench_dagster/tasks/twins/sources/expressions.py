@@ -25,6 +25,7 @@ MAX_LENGTH = 200
 #: Brackets and signs within each other.
 MAX_DEPTH = 12
 
+_SPACES = " \t\n\r\f\v"  # what \s is in it; there are others beyond ASCII
 _TOKEN = re.compile(
     r"\s*(?:(\d{1,9}(?:\.\d{1,6})?(?![\d.]))|([a-z][a-z0-9]{0,7})|(<=|>=|!=|[-+*/()<>=]))", re.ASCII
 )
@@ -213,7 +214,7 @@ class _Reader:
 
 def _parts(text: str) -> list[str]:
     """Numbers, names and signs, in order."""
-    parts, place, end = [], 0, len(text.rstrip())
+    parts, place, end = [], 0, len(text.rstrip(_SPACES))
     while place < end:
         found = _TOKEN.match(text, place, end)
         if found is None:

@@ -149,7 +149,8 @@ def start_mongod(
     log = folder / "mongod.log"
     show_log("mongod", log)
     command = [mongod_binary(), "--dbpath", str(data), "--logpath", str(log), "--logappend"]
-    command += ["--bind_ip", "127.0.0.1", "--port", str(port), "--unixSocketPrefix", str(folder)]
+    # no socket beside: a folder of tests may have a name that is too long for one
+    command += ["--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"]
     # Small, and without wire compression: this old server's zlib leaks memory to clients.
     command += ["--wiredTigerCacheSizeGB", "0.25", "--networkMessageCompressors", "disabled"]
     command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]

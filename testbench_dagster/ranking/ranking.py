@@ -243,14 +243,15 @@ def _with_standing(entries: Sequence[Entry], apis: Mapping[str, str]) -> list[En
         if entry.score is not None:
             name = unit[entry.supplier]
             units[name] = max(units.get(name, 0.0), entry.coverage or 0.0)
+    most = {api: sorted(units.values(), reverse=True)[:UNITS] for api, units in reached.items()}
     found = []
     for entry in entries:
         if entry.score is None:
             found.append(entry)
             continue
-        units = reached[apis.get(entry.supplier, "")]
-        best = sorted(units.values(), reverse=True)
-        own = units[unit[entry.supplier]] + _SAME
+        api = apis.get(entry.supplier, "")
+        best = most[api]
+        own = reached[api][unit[entry.supplier]] + _SAME
         if len(best) >= UNITS:
             standing = Standing.SHORT if own < best[UNITS - 1] else Standing.RANKED
         else:

@@ -351,7 +351,7 @@ def test_a_replica_set_is_initiated_and_only_once(
     data.mkdir()
     command = [servers.mongod_binary(), "--dbpath", str(data), "--port", str(port), "--bind_ip", "127.0.0.1"]
     command += ["--replSet", "rs0", "--oplogSize", "16", "--wiredTigerCacheSizeGB", "0.25"]
-    command += ["--unixSocketPrefix", str(tmp_path)]
+    command += ["--nounixsocket"]
     mongod = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         for _ in range(2):

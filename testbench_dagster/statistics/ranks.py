@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 #: Draws of the bootstrap: the standard error of a probability is at most 0.016.
 DRAWS = 1000
-_ROWS_AT_ONCE = 256  # suppliers compared with all others in one array
+_ROWS_AT_ONCE = 32  # suppliers compared with all others in one array
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """End a program in a session of its own, with what entered a host to execute it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
-    process.wait()
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:  # it ignores that, as what a shell began in the background may
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _children(pid: int) -> list[int]:

@@ -63,18 +63,24 @@ class HeldSqliteStorage(DagsterSqliteStorage):
         super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]
 
 
-class HeldRuns(SqliteRunStorage):
+class _ByEngine:
+    """Transactions on connections of an engine that is kept."""
+
+    _engine: sa.Engine
+
+    @contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
+        """A transaction: on the connection that the engine holds, or on another."""
+        with self._engine.begin() as connection:
+            yield connection
+
+
+class HeldRuns(_ByEngine, SqliteRunStorage):
     """Runs in one SQLite file, whose engine is kept."""
 
     def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engine = _held_on_sqlite(conn_string)
         super().__init__(conn_string, inst_data)
-
-    @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        """A transaction on the held connection, or beside it on another."""
-        with self._engine.begin() as connection:
-            yield connection
 
     def dispose(self) -> None:
         """Close what is open."""
@@ -82,21 +88,15 @@ class HeldRuns(SqliteRunStorage):
         self._engine.dispose()
 
 
-class HeldSchedules(SqliteScheduleStorage):
+class HeldSchedules(_ByEngine, SqliteScheduleStorage):
     """Sensors, schedules and their ticks in one SQLite file, whose engine is kept.
 
     It holds no connection: an instance that is closed does not say so to this part.
     """
 
     def __init__(self, conn_string: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._engine = sa.create_engine(conn_string, poolclass=NullPool, connect_args=_SQLITE)
+        self._engine = _opened_anew(conn_string)
         super().__init__(conn_string, inst_data)
-
-    @contextmanager
-    def connect(self) -> Iterator[sa.Connection]:
-        """A transaction on a connection of its own."""
-        with self._engine.begin() as connection:
-            yield connection
 
 
 class HeldEventLog(SqliteEventLogStorage):
@@ -122,10 +122,7 @@ class HeldEventLog(SqliteEventLogStorage):
             self._engines.move_to_end(shard)
             return self._engines[shard]
         url = self.conn_string_for_shard(shard)
-        if shard == INDEX_SHARD_NAME:
-            engine = _held_on_sqlite(url)
-        else:
-            engine = sa.create_engine(url, poolclass=NullPool, connect_args=_SQLITE)
+        engine = _held_on_sqlite(url) if shard == INDEX_SHARD_NAME else _opened_anew(url)
         self._engines[shard] = engine
         if len(self._engines) > _RUN_FILES:
             oldest = next(name for name in self._engines if name != INDEX_SHARD_NAME)
@@ -170,6 +167,11 @@ def held_on_postgres(storage: Any, url: str) -> Any:
 
 def _held_on_sqlite(url: str) -> sa.Engine:
     return _holding(url, connect_args=_SQLITE)
+
+
+def _opened_anew(url: str) -> sa.Engine:
+    """An engine for a SQLite file that holds no connection."""
+    return sa.create_engine(url, poolclass=NullPool, connect_args=_SQLITE)
 
 
 def _holding(url: str, **options: Any) -> sa.Engine:

@@ -168,20 +168,20 @@ def test_many_partitions_need_as_many_connections_as_few(
     assert found[60][0] <= (2 if url else 60), "Dagster's own opens 5 and 8 a partition"
 
 
+def of_others(url: str, what: str) -> int:
+    """Ask PostgreSQL something of all other connections to the database."""
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    query = f"SELECT {what} FROM pg_stat_activity WHERE {others}"
+    with sa.create_engine(url, poolclass=sa.NullPool).connect() as connection:
+        return int(connection.execute(sa.text(query)).scalar_one())
+
+
 def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_database_uri: str
 ) -> None:
     with instance_in(tmp_path, monkeypatch, postgres_database_uri) as instance:
         run_id = run(instance, 3)
-        admin = sa.create_engine(postgres_database_uri, isolation_level="AUTOCOMMIT")
-        with admin.connect() as connection:
-            cut = connection.execute(
-                sa.text(
-                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-            ).scalar_one()
-        admin.dispose()
+        cut = of_others(postgres_database_uri, "count(pg_terminate_backend(pid))")
         assert cut == 1, "one is held by all three parts"
         assert instance.get_run_by_id(run_id) is not None
         assert run(instance, 3) != run_id
@@ -197,14 +197,7 @@ def test_instances_that_nobody_closes_share_a_connection(
             left.append(dg.DagsterInstance.from_ref(instance.get_ref()))
             left[-1].get_runs(limit=1)
             left[-1].get_dynamic_partitions("supplier")
-        admin = sa.create_engine(postgres_database_uri, poolclass=sa.NullPool)
-        with admin.connect() as connection:
-            held = connection.execute(
-                sa.text(
-                    "SELECT count(*) FROM pg_stat_activity "
-                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-            ).scalar_one()
+        held = of_others(postgres_database_uri, "count(*)")
     assert held == 1
 
 

@@ -174,7 +174,8 @@ def test_places_by_unit_are_those_of_their_definition(estimates: list[Estimate],
     named = [replace(e, unit=u or None) for e, u in zip(estimates, units, strict=False)]
     names = [u or ("alone", i) for i, u in enumerate(units[: len(named)])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks, "_ROWS_AT_ONCE", 3)
+        patch.setattr(ranks, "_PAIRS", 3)
+        patch.setattr(ranks, "_BANDS", 2)
         found = certain_ranks(named)
     n = len(set(names))
     critical = 0.0 if n < 2 else normal_quantile(1 - (1 - 0.95 ** (1 / (n - 1))) / 2)
@@ -215,6 +216,53 @@ def test_certain_ranks_are_those_of_their_definition(estimates: list[Estimate]) 
     if estimates:
         top = max(range(n), key=lambda i: estimates[i].score)
         assert ranges[top][0] == 1, "the highest score may be first"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ranks_of_many_are_those_of_all_pairs_and_sorts_of_all_draws(seed: int) -> None:
+    """Crowded and rounded scores, perfect ones, units of one to many members."""
+    rng = np.random.default_rng(seed)
+    n = 400
+    scores = rng.beta(8, 2, n).round(2 + seed % 2)
+    half = (1.96 * np.sqrt(scores * (1 - scores) / rng.choice([50, 300, 3000], n))).round(seed % 3 + 2)
+    unit = np.where(rng.random(n) < 0.5, np.arange(n) + n, rng.integers(0, 25, n))
+    estimates = [
+        Estimate(s, max(0.0, s - h), min(1.0, s + h), unit=u)
+        for s, h, u in zip(scores.tolist(), half.tolist(), unit.tolist(), strict=True)
+    ]
+    names, of = np.unique(unit, return_inverse=True)
+    units = len(names)
+    z = normal_quantile(0.975)
+    score, low, high = np.array([(e.score, e.low, e.high) for e in estimates]).T
+    critical = normal_quantile(1 - (1 - 0.95 ** (1 / (units - 1))) / 2)
+    down, up = critical * ((score - low) / z), critical * ((high - score) / z)
+    difference = np.maximum(score[None, :] - score[:, None], 0.0)
+    above = np.square(difference) > np.square(down)[None, :] + np.square(up)[:, None]
+    better = np.stack([above[:, of == u].all(axis=1) for u in range(units)], axis=1).sum(axis=1)
+    worse = np.stack([above[of == u].all(axis=0) for u in range(units)], axis=1).sum(axis=1)
+    lows = [1 + better[of == u].min() for u in range(units)]
+    highs = [units - worse[of == u].min() for u in range(units)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks, "_PAIRS", 500)
+        assert certain_ranks(estimates) == [(lows[u], highs[u]) for u in of]
+
+    draws = 40
+    first_seen = {u: i for i, u in enumerate(dict.fromkeys(of.tolist()))}
+    number = np.array([first_seen[u] for u in of.tolist()])
+    noise = np.random.default_rng(7).standard_normal((draws, units))[:, number]
+    drawn = score + noise * np.where(noise > 0, (high - score) / z, (score - low) / z)
+    least = np.stack([drawn[:, number == u].min(axis=1) for u in range(units)], axis=1)
+    most = np.stack([drawn[:, number == u].max(axis=1) for u in range(units)], axis=1)
+    first = 1 + (least[:, None, :] > most[:, :, None]).sum(axis=2)
+    last = (most[:, None, :] >= least[:, :, None]).sum(axis=2)
+    assert bootstrap_ranks(estimates, draws=draws, seed=7) == [
+        ranks.LikelyRank(
+            int(np.quantile(first[:, u], 0.025, method="lower")),
+            int(np.quantile(last[:, u], 0.975, method="higher")),
+            float((first[:, u] == 1).mean()),
+        )
+        for u in number
+    ]
 
 
 def test_more_suppliers_never_make_ranks_more_certain() -> None:

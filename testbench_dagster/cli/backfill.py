@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from testbench_dagster.api import Testbench
 from testbench_dagster.cli.output import note
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.core.wording import counted
+
+if TYPE_CHECKING:
+    from testbench_dagster.defs.backfills import Outcome
 
 
 @click.command(short_help="Have the daemon evaluate suppliers")
@@ -41,6 +46,12 @@ def backfill(
             if wait:
                 raise TestbenchError(f"backfill {requested.id} waits for a daemon")
         if wait:
-            outcome = requested.wait()
+            outcome = requested.wait(on_progress=_tell)
             if not outcome.succeeded:
                 raise TestbenchError(f"backfill {requested.id} ended as {outcome.status}: {outcome.detail}")
+
+
+def _tell(so_far: Outcome) -> None:
+    """How far it is; the daemon takes some seconds to make the first runs."""
+    if so_far.runs:
+        note(f"{so_far.runs_ended} of {counted(so_far.runs, 'run')} ended")

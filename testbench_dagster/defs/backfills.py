@@ -6,7 +6,7 @@ Dagster publishes no way to do that (:mod:`.dagster_internals`); a test runs one
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -14,7 +14,9 @@ import dagster as dg
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs.build import build_definitions
 from testbench_dagster.defs.dagster_internals import (
+    BACKFILL_ID_TAG,
     BULK_ACTION_TERMINAL_STATUSES,
+    FINISHED_STATUSES,
     BulkActionsFilter,
     BulkActionStatus,
     PartitionBackfill,
@@ -33,12 +35,14 @@ from testbench_dagster.stages.workspace import Workspace
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a backfill is: Dagster's status, and the error if there was one."""
+    """How far a backfill is: Dagster's status, the error if there was one, and how many of its runs ended."""
 
     status: str
     ended: bool
     succeeded: bool
     detail: str
+    runs: int = 0
+    runs_ended: int = 0
 
 
 def add_backfill(
@@ -140,11 +144,15 @@ class BackfillRequests:
         found = self._instance.get_backfill(id_)
         if found is None:
             raise TestbenchError(f"backfill {id_} is not known to this instance")
+        tags = {BACKFILL_ID_TAG: id_}
+        ended = dg.RunsFilter(tags=tags, statuses=FINISHED_STATUSES)
         return Outcome(
             status=found.status.value,
             ended=found.status in BULK_ACTION_TERMINAL_STATUSES,
             succeeded=found.status is BulkActionStatus.COMPLETED_SUCCESS,
             detail=found.error.message if found.error else "see its runs in the UI",
+            runs=self._instance.get_runs_count(dg.RunsFilter(tags=tags)),
+            runs_ended=self._instance.get_runs_count(ended),
         )
 
     def daemon_is_running(self) -> bool:
@@ -179,9 +187,16 @@ class RequestedBackfill:
         with BackfillRequests(self._workspace) as requests:
             return requests.outcome(self.id)
 
-    def wait(self, poll_s: float = 1.0) -> Outcome:
-        """Wait for the end, for as long as that takes, looking every so many seconds."""
+    def wait(self, poll_s: float = 1.0, on_progress: Callable[[Outcome], None] | None = None) -> Outcome:
+        """Wait for the end, for as long as that takes, looking every so many seconds.
+
+        ``on_progress`` is told how far it is whenever that is not what it was told last.
+        """
+        told: Outcome | None = None
         with BackfillRequests(self._workspace) as requests:
             while not (outcome := requests.outcome(self.id)).ended:
+                if on_progress is not None and outcome != told:
+                    on_progress(outcome)
+                    told = outcome
                 time.sleep(poll_s)
         return outcome

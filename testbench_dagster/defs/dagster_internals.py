@@ -87,6 +87,7 @@ from dagster._core.storage.sqlite_storage import (
 from dagster._core.storage.sqlite_storage import (
     _schedule_directory as schedule_directory,
 )
+from dagster._core.storage.tags import BACKFILL_ID_TAG
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.utils import make_new_backfill_id
 from dagster._daemon.asset_daemon import (
@@ -103,6 +104,7 @@ from sqlalchemy.engine import Connection, Engine
 __all__ = [
     "ASSET_CHECK_EVENTS",
     "ASSET_EVENTS",
+    "BACKFILL_ID_TAG",
     "BULK_ACTION_TERMINAL_STATUSES",
     "EVENT_TYPE_TO_PIPELINE_RUN_STATUS",
     "FINISHED_STATUSES",

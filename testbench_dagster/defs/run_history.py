@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from testbench_dagster.core.errors import TestbenchError
 from testbench_dagster.defs.dagster_internals import (
     ASSET_EVENTS,
+    BACKFILL_ID_TAG,
     BULK_ACTION_TERMINAL_STATUSES,
     FINISHED_STATUSES,
     AssetCheckExecutionsTable,
@@ -45,7 +46,6 @@ from testbench_dagster.defs.dagster_internals import (
 _LISTED = 1_000  # ids of runs read at a time
 _RUNS = 50  # deleted in one transaction: a run over 250 suppliers has some thousands of events
 _IDS = 5_000  # in one statement
-_BACKFILL_TAG = "dagster/backfill"
 _CHECKED = ("SUCCEEDED", "FAILED")  # of a check that was evaluated, not only planned
 _ASSET_EVENTS = sorted(kind.value for kind in ASSET_EVENTS)
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def _old_runs(instance: dg.DagsterInstance, older_than: datetime) -> Iterator[st
     needed = {
         run_id
         for backfill in backfills
-        for run_id in instance.get_run_ids(dg.RunsFilter(tags={_BACKFILL_TAG: backfill.backfill_id}))
+        for run_id in instance.get_run_ids(dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill.backfill_id}))
     }
     cursor: str | None = None
     while run_ids := instance.get_run_ids(finished, cursor=cursor, limit=_LISTED):

@@ -1,4 +1,4 @@
-"""What ``testbench check`` tells of Dagster: its storage, the storage's schema, and the daemon's heartbeats.
+"""What ``testbench check`` tells of Dagster: its storage and schema, its daemon, and what launches runs.
 
 Nothing is made where there is nothing yet. Belongs here: looking, and what to do about what is found. Does
 not: mending it, and how Dagster stores (:mod:`.storage`).
@@ -44,6 +44,9 @@ def storage_findings(config: Config) -> Iterator[Finding]:
                 return
             yield Finding(STORAGE, "PostgreSQL" if on_server else f"SQLite in {home}")
             yield _daemon_finding(instance, config.settings.automation)
+            of_launcher = getattr(instance.run_launcher, "findings", None)  # ours for Celery tells something
+            if of_launcher is not None:
+                yield from of_launcher()
     except TestbenchError as error:
         told = str(error).removeprefix(STORAGE).strip()
         yield Finding(STORAGE, told, ok=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -11,8 +12,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from testbench_dagster.defs.celery_launcher import TestbenchCeleryLauncher
+from testbench_dagster.core.finding import Finding
+from testbench_dagster.defs.celery_launcher import BROKER, WORKERS, TestbenchCeleryLauncher
+from testbench_dagster_tests.conftest import server_or_skip
 from testbench_dagster_tests.deploy import units
+from testbench_dagster_tests.servers import free_port, start_redis, stop
 
 RUNNING, CANCELING, CANCELED = (
     dg.DagsterRunStatus.STARTED,
@@ -70,6 +74,42 @@ def test_a_run_that_ended_stays_as_it_is(instance: dg.DagsterInstance, before: d
     assert not instance.run_launcher.terminate(run_id)
     assert status(instance, run_id) is before
     assert not instance.run_launcher.terminate("no such run")
+
+
+def findings(instance: dg.DagsterInstance) -> dict[str, Finding]:
+    assert isinstance(instance.run_launcher, TestbenchCeleryLauncher)
+    return {found.what: found for found in instance.run_launcher.findings()}
+
+
+def test_a_broker_that_is_away_is_told_of(instance: dg.DagsterInstance) -> None:
+    (found,) = findings(instance).values()
+    assert (found.what, found.ok, found.warning) == (BROKER, False, False)
+    assert found.detail.startswith("redis at 127.0.0.1:9 does not answer (ConnectionError): ")
+
+
+@pytest.mark.slow
+def test_a_broker_without_workers_is_told_of_and_never_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    url = f"redis://:secret@127.0.0.1:{port}/0"
+    for name, value in units.install(
+        tmp_path / "celery", {"DAGSTER_POSTGRES_URL": "", "TESTBENCH_REDIS_URL": url}
+    ).items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "redis.conf").write_text("requirepass secret\n")
+
+    @contextlib.contextmanager
+    def redis() -> Iterator[None]:
+        process = start_redis(tmp_path, port, tmp_path / "redis.conf")
+        yield
+        stop(process)
+
+    with server_or_skip(redis()), dg.DagsterInstance.get() as made:
+        found = findings(made)
+    assert found[BROKER].ok and found[WORKERS].warning
+    assert found[BROKER].detail == f"reached: redis at 127.0.0.1:{port}"
+    assert found[WORKERS].detail.startswith("none answers: ")
 
 
 def test_a_message_on_its_way_is_no_dead_worker(instance: dg.DagsterInstance) -> None:

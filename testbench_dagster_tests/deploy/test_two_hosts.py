@@ -371,6 +371,9 @@ def test_a_host_of_another_configuration_is_refused(running: Running) -> None:
     code, said = made.host("host-b").run([*CLI, "check", "--no-suppliers"])
     (line,) = [line for line in said.splitlines() if line.startswith("FAIL")]
     assert code != 0 and line.startswith("FAIL  other machines: ") and sentence in line
+    (workers,) = [line for line in said.splitlines() if "Celery's workers: " in line]
+    assert f"1 worker with {SLOTS} slots on " in workers, "the other host left"
+    assert f"max_concurrent_runs is {SLOTS * len(NAMES)}" in workers
     (found,) = running.disagreeing()
     name = "host-b" if namespaces() else host_name()
     assert found.what == f"runs on {name}" and sentence in found.detail

@@ -6,6 +6,8 @@ would see in the UI and then counts at the simulated suppliers.
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import pytest
 
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stores.documents.collections import SUPPLIERS
+from testbench_dagster_tests.commands import say
 from testbench_dagster_tests.operations.harness import DAY, INTERVAL_S, Platform, platform, wait_until
 from testbench_dagster_tests.operations.servers import both_stores
 
@@ -156,6 +159,23 @@ def test_nobody_was_asked_more_than_is_polite_and_every_run_went_well(running: P
         ticks = running.ticks(sensor)
         assert len(ticks) > 10, sensor
         assert {t["status"] for t in ticks} <= {"SUCCESS", "SKIPPED", "STARTED"}, (sensor, ticks[:3])
+
+
+def test_a_backfill_is_waited_for_and_tells_how_far_it_is(running: Platform) -> None:
+    keys = running.partitions()[:2]
+    chosen = [word for key in keys for word in ("-s", key)]
+    done = say(
+        running.folder,
+        "backfill",
+        *chosen,
+        "--rescore",
+        "--wait",
+        environment=os.environ | running.environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert running.backfill_status(done.stdout.strip()) == "COMPLETED_SUCCESS"
+    assert "of 2 suppliers is requested" in done.stderr
+    assert re.search(r"\d of [12] runs? ended", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("process", ["dagster._daemon", "api grpc"])

@@ -18,6 +18,6 @@ def test_every_mutant_that_is_left_out_is_of_a_line_that_stands() -> None:
     for path in PACKAGE.rglob("*.py"):
         lines[path.name].update(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
     entries = [entry for entry in yaml.safe_load(LIST.read_text(encoding="utf-8")) if "line" in entry]
-    assert len(entries) > 100
+    assert len(entries) > 20
     gone = [(entry["file"], entry["line"]) for entry in entries if entry["line"] not in lines[entry["file"]]]
     assert gone == [], f"correct {LIST.name}"

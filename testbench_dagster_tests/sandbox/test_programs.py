@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -289,8 +290,8 @@ def test_nothing_of_this_machine_is_reached(
     for folder in [tmp_path, *tmp_path.parents][:4]:
         folder.chmod(folder.stat().st_mode | 0o011)
     with canary.open() as held:
-        os.set_inheritable(held.fileno(), True)
-        number = os.dup2(held.fileno(), 50)
+        # inheritable, and a number that is free: one in use may be another test's pipe to a child
+        number = fcntl.fcntl(held, fcntl.F_DUPFD, 50)
         try:
             program = REACHING[what].format(
                 canary=str(canary), pid=os.getpid(), group=os.getpgrp(), descriptor=number

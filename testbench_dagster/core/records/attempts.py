@@ -284,8 +284,8 @@ class CutAnswer(NamedTuple):
 
 
 @view(AttemptRecord)
-class ShownAttempt(NamedTuple):
-    """An attempt with its answer, as people are shown it."""
+class ShownAttemptHead(NamedTuple):
+    """An attempt as people are shown it, without its answer."""
 
     id: str
     supplier: str
@@ -307,10 +307,39 @@ class ShownAttempt(NamedTuple):
     first_token_ms: float | None
     prompt_tokens: int | None
     completion_tokens: int | None
-    body: bytes
     error: str | None
     evidence: Mapping[str, Any]
     payload_sha256: str | None
+
+
+@view(AttemptRecord)
+class ShownAttempt(NamedTuple):
+    """The same with its answer."""
+
+    id: str
+    supplier: str
+    prompt_id: str
+    doc_id: int
+    epoch: int
+    round: int
+    idx: int
+    repeat: int
+    attempt: int
+    canary: bool
+    fault: str
+    owner: str
+    classifier: int | None
+    status: int | None
+    started_at: datetime
+    finished_at: datetime
+    latency_ms: float
+    first_token_ms: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    error: str | None
+    evidence: Mapping[str, Any]
+    payload_sha256: str | None
+    body: bytes
 
 
 @view(AttemptRecord)

@@ -33,6 +33,7 @@ from testbench_dagster.stages.read.shown import (
     ShownDocs,
     ToldDoc,
     read_answer,
+    shown_attempts,
 )
 from testbench_dagster.stages.read.texts import options_of, said_text, target_of
 from testbench_dagster.stages.score.window_answers import IndexedDoc, unpacked_values
@@ -307,7 +308,7 @@ def attempts(workspace: Workspace, supplier: str, task: str, doc_id: int) -> Seq
         "task_hash": registration.task_hash,
         "doc_id": doc_id,
     }
-    made = list(typed.find(workspace.documents, ShownAttempt, where))
+    made = shown_attempts(workspace.documents, where)
     prompts = typed.by_id(workspace.documents, ShownPrompt, {attempt.prompt_id for attempt in made})
     found = [_sent(known, attempt, prompts.get(attempt.prompt_id)) for attempt in made]
     return sorted(found, key=lambda one: (one.started_at, one.idx, one.repeat, one.attempt))

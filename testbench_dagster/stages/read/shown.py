@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from testbench_dagster.core.doc_answer import SCORED, AnswerKind, DocAnswer
+from testbench_dagster.core.errors import BodyUnavailable
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.ids import attempt_document_id, document_id
-from testbench_dagster.core.records.attempts import ShownAttempt
+from testbench_dagster.core.records.attempts import ShownAttempt, ShownAttemptHead
 from testbench_dagster.core.records.prompts import ShownPrompt
 from testbench_dagster.core.records.scores import ShownScore
 from testbench_dagster.core.registration import Registration
@@ -31,7 +32,7 @@ from testbench_dagster.stages.read.texts import (
 from testbench_dagster.stages.score.undecided import undecided_version
 from testbench_dagster.stages.score.window_answers import IndexedDoc
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents import DocumentStore, Where, typed
 from testbench_dagster.transports.answers import Answer, parse_answer
 from testbench_dagster.transports.readings import reading_of
 
@@ -214,7 +215,8 @@ class ShownDocs:
         for number in range(1, _MOST_ATTEMPTS):
             ids = {attempt_document_id(*call, number): call for call in calls}
             keys = {supplier.key for supplier, _ in asked}
-            made = typed.by_id(self._documents, ShownAttempt, ids, suppliers=keys) if ids else {}
+            where = {"_id": {"in": sorted(ids)}, "supplier": {"in": sorted(keys)}}
+            made = {attempt.id: attempt for attempt in shown_attempts(self._documents, where)}
             for attempt in made.values():
                 if not attempt.canary:
                     of_doc = attempt.supplier, attempt.doc_id, attempt.epoch, attempt.round
@@ -239,7 +241,7 @@ class ShownDocs:
             "doc_id": {"in": sorted({doc.doc_id for _, doc in asked})},
         }
         by_prompt: dict[_Doc, dict[str, list[ShownAttempt]]] = {}
-        for attempt in typed.find(self._documents, ShownAttempt, where):
+        for attempt in shown_attempts(self._documents, where):
             of_doc = attempt.supplier, attempt.doc_id, attempt.epoch, attempt.round
             if of_doc in wanted and not attempt.canary:
                 by_prompt.setdefault(of_doc, {}).setdefault(attempt.prompt_id, []).append(attempt)
@@ -302,6 +304,8 @@ class ShownDocs:
             error = None if failed is None else failed.error
             if error is None and score is not None:
                 error = score.note
+            if error is None:  # of what was answered: why the answer is not shown
+                error = next((one.error for one in last if one.fault in _ANSWERED and not one.body), None)
         fault = doc.fault if failed is None else Fault(failed.fault)
         extracted = None if score is None else score.extracted
         if self._spec.signs and score is not None:
@@ -340,9 +344,29 @@ class ShownDocs:
         return made
 
 
+def shown_attempts(documents: DocumentStore, where: Where) -> list[ShownAttempt]:
+    """The attempts that match, with their answers.
+
+    One whose answer stands outside the document store and cannot be read now has none, and says so as its
+    error: what was said to other docs is shown all the same.
+    """
+    try:
+        return list(typed.find(documents, ShownAttempt, where))
+    except BodyUnavailable:
+        return [_readable(documents, head) for head in list(typed.find(documents, ShownAttemptHead, where))]
+
+
+def _readable(documents: DocumentStore, head: ShownAttemptHead) -> ShownAttempt:
+    try:
+        [found] = typed.find(documents, ShownAttempt, {"_id": head.id, "supplier": head.supplier})
+    except BodyUnavailable as error:
+        return ShownAttempt(*head._replace(error=f"its answer cannot be read now: {error}"), body=b"")
+    return found
+
+
 def read_answer(prompt: ShownPrompt, attempt: ShownAttempt) -> Answer | None:
     """What a stored attempt's body says, as its transport reads it; None where there is no answer to read."""
-    if attempt.status is None or not 0 <= attempt.idx < len(prompt.requests):
+    if attempt.status is None or not attempt.body or not 0 <= attempt.idx < len(prompt.requests):
         return None
     request, reading = prompt.requests[attempt.idx], reading_of(attempt)
     return parse_answer(request, prompt.api, attempt.status, attempt.body, **reading)

@@ -26,6 +26,7 @@ from testbench_dagster.core.records.set_aside import ScorerOutageRecord
 from testbench_dagster.stages.check import findings
 from testbench_dagster.stages.dispute.bundle import write_bundle
 from testbench_dagster.stages.publish.export import export_parquet
+from testbench_dagster.stages.read.answers import answers, attempts
 from testbench_dagster.stages.relay.history import StoredHistory
 from testbench_dagster.stages.score.outages import who_waits_for_scorers
 from testbench_dagster.stages.score.score import score_new
@@ -113,6 +114,25 @@ def test_an_answer_that_cannot_be_read_waits_and_no_other(case: Case, tmp_path: 
     assert (report.n_scored, report.unread) == (2, {})
     assert {len(case.scores(one)) for one in (ALPHA, SECOND)} == {N_DOCS}
     assert list(typed.find(workspace.documents, ScorerOutageRecord)) == []
+
+
+def test_people_are_shown_all_answers_but_what_cannot_be_read(case: Case, tmp_path: Path) -> None:
+    workspace = case.workspace
+    for doc in range(N_DOCS):
+        case.answer(doc, "a" * (doc + 1), at=datetime.now(UTC))
+    assert score_new(workspace, [ALPHA]).n_scored == N_DOCS
+    whole = {one.doc_id: one for one in answers(workspace, ALPHA, "own").rows}
+    [lost] = [one for one in typed.find(workspace.documents, AttemptRecord) if one.doc_id == 3]
+    next((tmp_path / "bodies").rglob(f"{hashlib.sha256(lost.body).hexdigest()}.gz")).unlink()
+    shown = {one.doc_id: one for one in answers(workspace, ALPHA, "own").rows}
+    less = shown.pop(3)
+    assert shown == {doc: one for doc, one in whole.items() if doc != 3}
+    assert less.error is not None and less.error.startswith(
+        f"its answer cannot be read now: attempts[{lost.id}]"
+    )
+    assert (less.value, less.answer, less.answer_id) == (whole[3].value, None, lost.id)
+    (sent,) = attempts(workspace, ALPHA, "own", 3)
+    assert (sent.text, sent.error) == (None, less.error)
 
 
 def test_relays_of_a_session_count_though_their_answers_cannot_be_read(case: Case, tmp_path: Path) -> None:

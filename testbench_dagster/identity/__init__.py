@@ -22,13 +22,14 @@ from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.power import needed_prompts
 from testbench_dagster.identity.proxies import Election, elect
 from testbench_dagster.identity.routers import Router, RouterSettings, find_routers
-from testbench_dagster.identity.score_changes import score_change
+from testbench_dagster.identity.score_changes import OF_SCORES, score_change
 from testbench_dagster.identity.score_differences import ScoreStream
 from testbench_dagster.identity.score_folding import fold_scores
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
 from testbench_dagster.identity.splits import Divergence, find_divergence
 
 __all__ = [
+    "OF_SCORES",
     "Answer",
     "AnswerTable",
     "Assignment",

@@ -87,6 +87,10 @@ class FoldedScores:
         """When the last of them was asked, in milliseconds since 1970; when the first will be, of none."""
         return int(self.blocks["last"][-1]) if len(self.blocks) else self.began
 
+    def holds(self, task: int) -> bool:
+        """Whether there are docs of a task, by its number."""
+        return task < len(self.learnt.new) and bool(self.learnt.new[task])
+
     def days(self, at: NDArray[np.int64]) -> NDArray[np.float64]:
         """Days since the first doc, of times in milliseconds since 1970."""
         return (at - self.began) / _DAY_MS

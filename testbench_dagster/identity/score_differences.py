@@ -145,7 +145,9 @@ def differences(stream: ScoreStream, learnt: Learnt | None = None) -> Difference
 
 def away(stream: ScoreStream, found: Differences) -> NDArray[np.float64]:
     """How far each value lies from the middle of what was allowed for; NaN where nothing is expected."""
-    return stream.values - ((found.low + found.high) / 2).clip(0.0, 1.0)
+    import numpy as np
+
+    return stream.values - np.clip((found.low + found.high) / 2, 0.0, 1.0)
 
 
 def _earlier(

@@ -161,9 +161,8 @@ def change_interval(
     _check(differences)
     if not len(differences):
         raise ValueError("without a difference there is no change to date")
-    steps = Stretches.of_each(
-        differences, kinds, int(kinds.max()) + 1 if before is None else before.n.shape[1]
-    )
+    n_kinds = int(np.max(kinds)) + 1 if before is None else before.n.shape[1]
+    steps = Stretches.of_each(differences, kinds, n_kinds)
     steps = steps if before is None else before.then(steps)
     variances = _variances(steps, 0)
     likeliest = int(np.argmax(_at_starts(steps, 1 / variances)))
@@ -172,11 +171,9 @@ def change_interval(
     least, most = _inside(steps, 1 / np.maximum(variances, since))
     n = steps.n.sum(axis=1)
     few, many = (n * np.exp(found - most.max()) for found in (least, most))
-    earliest = _shares(many, few)
-    latest = _shares(few, many)
-    low = np.searchsorted(earliest, (1 - coverage) / 2)
-    high = np.searchsorted(latest, (1 + coverage) / 2)
-    return int(low), int(min(high, len(n) - 1))
+    low = int(np.searchsorted(_shares(many, few), (1 - coverage) / 2))
+    high = int(np.searchsorted(_shares(few, many), (1 + coverage) / 2))
+    return low, min(high, len(n) - 1)
 
 
 def _shares(until: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -185,7 +182,7 @@ def _shares(until: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[n
 
     so_far = np.cumsum(until)
     rest = np.append(np.cumsum(after[:0:-1])[::-1], 0.0)
-    return so_far / np.maximum(so_far + rest, np.finfo(np.float64).tiny)
+    return np.asarray(so_far / np.maximum(so_far + rest, np.finfo(np.float64).tiny), dtype=np.float64)
 
 
 def _since(values: NDArray[np.float64]) -> NDArray[np.float64]:

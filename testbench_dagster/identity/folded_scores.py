@@ -2,8 +2,8 @@
 
 A supplier's stream grows for as long as nothing changes. Folded, its docs cost the same whether they are of a
 year or of ten: the detectors' levels, what the docs teach of later ones (``score_differences.Learnt``), and
-sums over blocks of docs, to date a change. The older a block, the longer: a sixteenth of its age at most, in
-time and in docs. So there are some hundred of them.
+sums over blocks of docs, to date a change. The older a block, the longer: a 32nd of its age at most, in time
+and in docs. So there are at most some hundreds of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BLOCK = [
 _STRETCH = ("n", "total", "squares", "least", "most")
 _SUMS = ("docs", "value", "low", "high")
 #: Parts of its age, in time and in docs, that a block spans at most.
-_PARTS = 16
+_PARTS = 32
 _DAY_MS = 86_400_000
 
 

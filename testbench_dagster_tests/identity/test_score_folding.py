@@ -173,7 +173,7 @@ def test_a_change_that_is_only_told_is_remembered_when_its_docs_are_folded() -> 
 
 
 def test_what_is_folded_stays_as_small_as_it_is() -> None:
-    """Docs that are asked again for years: the blocks grow with the logarithm of the age, all else not at all."""
+    """Docs that are asked again for years: blocks grow with the logarithm of the age, all else not at all."""
     sizes = []
     for years in (2, 6):
         n = FIRST + years * 365 * scored.A_DAY

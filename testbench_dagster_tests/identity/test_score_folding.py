@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbench_dagster.identity import Change, IdentityError, ScoreStream, fold_scores, score_change
+from testbench_dagster.identity import (
+    Change,
+    IdentityError,
+    ScoreStream,
+    fold_scores,
+    score_change,
+)
+from testbench_dagster.identity.score_differences import away, differences
+from testbench_dagster.statistics.mean_change import change_interval
 from testbench_dagster_tests.identity import scored
 from testbench_dagster_tests.identity.folding import change_when_folded, docs_older_than, folded_at, part
 from testbench_dagster_tests.identity.scored import (
@@ -119,9 +127,19 @@ def test_what_is_told_of_a_change_among_folded_docs_is_right_to_the_block() -> N
         whole = score_change("s", stream, PERIOD)
         if whole is None or whole.observations < 1800:
             continue
-        change = change_when_folded(stream, [500, whole.observations - 700])
+        folded = folded_at(stream, [500, whole.observations - 700])
+        assert folded is not None
+        rest = part(stream, folded.n)
+        change = score_change("s", rest, PERIOD, folded)
         assert change is not None and holds(change, whole)
         at = (change.at - scored.BEGINNING) // timedelta(milliseconds=1)
+        # an interval that ends in a block ends before the next one, or before what was not folded
+        found, n_seen = differences(rest, folded.learnt), change.observations - folded.n
+        far, kinds = away(rest, found)[:n_seen], found.repeat[:n_seen].astype(int)
+        assert change.direction == "down"
+        _, high = change_interval(far, kinds, before=folded.stretches)
+        firsts = [*folded.blocks["first"][1:], rest.at[0], *rest.at]
+        assert at == firsts[high]
         since = np.arange(np.searchsorted(stream.at, at), change.observations)
         told += int(since[0] < whole.observations - 700)
         assert change.since_change == len(since)
@@ -188,6 +206,9 @@ def test_what_is_folded_stays_as_small_as_it_is() -> None:
         sizes.append((len(folded.blocks), len(folded.learnt.known), len(folded.learnt.fitted)))
         longest = (folded.blocks["last"] - folded.blocks["first"]) * 32
         assert np.all(longest <= stream.at[end - 1] - folded.blocks["last"])
+        docs_after = end - np.cumsum(folded.blocks["docs"])
+        several = folded.blocks["docs"] > 1
+        assert several.any() and np.all(folded.blocks["docs"] * 32 <= docs_after, where=several)
     # ln 3 / ln(33/32) whole ones in three times the age; two that are not joined are longer than one
     assert sizes[0][0] < sizes[1][0] <= sizes[0][0] + 2 * 36
     assert sizes[0][1:] == sizes[1][1:] == (1500, sizes[0][2])
@@ -225,7 +246,7 @@ def test_intervals_hold_the_change_with_95_percent(where: str, points: int, play
 
 def test_a_doc_that_was_folded_is_asked_again_and_a_task_that_was_not_is_new() -> None:
     stream, _ = changing(2)
-    folded = folded_at(stream, [1200])
+    folded = folded_at(stream, [20, 500, 1200])
     assert folded is not None
     known = folded.learnt.known
     assert known["n"].sum() == folded.n == 1200 and folded.learnt.new.sum() == len(known)
@@ -233,6 +254,9 @@ def test_a_doc_that_was_folded_is_asked_again_and_a_task_that_was_not_is_new() -
         mine = stream.docs[:1200] == row["doc"]
         assert (row["n"], row["total"]) == (mine.sum(), pytest.approx(stream.values[:1200][mine].sum()))
     assert folded.holds(0) and not folded.holds(99)
+    bet = np.flatnonzero(~np.isnan(differences(stream).low[:1200]))
+    for task, last in enumerate(folded.last_bet.tolist()):
+        assert last == max(bet[stream.tasks[bet] == task].tolist(), default=-1)
     assert folded.last == stream.at[1199] and folded.began == stream.at[0]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbench_dagster.statistics.mean_change import (
@@ -139,25 +139,32 @@ def test_stretches_hold_what_their_differences_came_to(values: list[float], data
             )
 
 
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0]), min_size=2, max_size=40), st.data())
 def test_an_interval_over_stretches_holds_that_over_differences(
     values: list[float], data: st.DataObject
 ) -> None:
     """Of kinds that were seen too seldom to vary otherwise than a coin: all are weighed alike."""
     given_, kinds = np.array(values), np.arange(len(values)) % 5
-    low, high = change_interval(given_, kinds)
+    coverage = data.draw(st.floats(0.05, 0.98))
+    low, high = change_interval(given_, kinds, coverage)
     folded = data.draw(st.integers(1, len(values) - 1))
     starts = starts_of(data, folded)
     before = Stretches.of_each(given_[:folded], kinds[:folded], 5).joined(np.array(starts))
-    found = change_interval(given_[folded:], kinds[folded:], before=before)
+    found = change_interval(given_[folded:], kinds[folded:], coverage, before)
     firsts = [*starts, *range(folded, len(values) + 1)]
     assert firsts[found[0]] <= low and high < firsts[found[1] + 1]
     # of one difference each, all is known
     each = Stretches.of_each(given_[:folded], kinds[:folded], 5)
-    assert change_interval(given_[folded:], kinds[folded:], before=each) == (low, high)
-    rising = change_interval(-given_[folded:], kinds[folded:], before=-before)
-    assert rising == change_interval(
-        -given_[folded:],
-        kinds[folded:],
-        before=Stretches.of_each(-given_[:folded], kinds[:folded], 5).joined(np.array(starts)),
-    )
+    assert change_interval(given_[folded:], kinds[folded:], coverage, each) == (low, high)
+    turned = Stretches.of_each(-given_[:folded], kinds[:folded], 5).joined(np.array(starts))
+    rising = change_interval(-given_[folded:], kinds[folded:], coverage, turned)
+    assert change_interval(-given_[folded:], kinds[folded:], coverage, -before) == rising
+
+
+def test_a_fall_at_the_end_of_a_long_stretch_is_in_its_interval() -> None:
+    """Few differences follow it: weighed by all of the stretch it would look unlikely."""
+    values, kinds = np.array([0.0] * 20 + [-1.0] * 6), np.arange(26) % 5
+    assert change_interval(values, kinds)[0] <= 20
+    before = Stretches.of_each(values[:21], kinds[:21], 5).joined(np.array([0]))
+    assert change_interval(values[21:], kinds[21:], before=before)[0] == 0

@@ -247,7 +247,7 @@ def test_values_of_another_scorer_are_read_anew_from_the_facts(
     folded = read(workspace, START + 150 * DAY)[1]
     assert folded is not None and folded.n > 200
     monkeypatch.setattr(score_streams, "scorer_version", lambda registration: "newer")
-    facts.score(task, 1, 0.5, START + 10 * DAY, supplier=key("a"), version="newer")
+    facts.score(task, 1, 0.5, START + 149 * DAY, supplier=key("a"), version="newer")
     stream, folded = read(workspace, START + 151 * DAY)
     assert folded is None and stream.values.tolist() == [0.5]
 
@@ -303,14 +303,15 @@ def test_only_docs_that_are_new_in_the_whole_era_are_compared_with_peers(
     workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score_streams, "LEAST_LEVEL_DOCS", 1)
+    other = facts.registration("starter_arithmetic", n_docs=50)
+    facts.score(other, 3, 1.0, START, supplier=key("a"))
     answer(facts, task, range(100))
     now = START + 100 * DAY
-    _, folded = read(workspace, now)
-    assert folded is not None
-    other = facts.registration("starter_arithmetic", n_docs=50)
+    stream, folded = read(workspace, now)
+    assert folded is not None and folded.holds(1) and not (stream.tasks == 1).any()
     for name in ("a", "b"):
         facts.score(other, 7, 1.0, now, supplier=key(name))
-        facts.score(task, 3, 1.0, now + timedelta(minutes=1), supplier=key(name), round_=99)
+        facts.score(other, 3, 1.0, now + timedelta(minutes=1), supplier=key(name), round_=99)
     stream, _ = read(workspace, now + DAY)
     assert stream.n_peers[-2:].tolist() == [1, 0], "the second was asked before, as what was folded tells"
 

@@ -311,7 +311,7 @@ PLANS = Version(
 )
 
 #: Reads the values that changes of scores show in, and folds them; cached streams of another number are read
-#: anew.
+#: anew, but for those of 2, which differ in that nothing was folded.
 SCORE_STREAMS = Version(
     3,
     (

@@ -11,12 +11,15 @@ A stream is a document of some 50 kB (``score_streams``), so that an evaluation 
 the last one, and not all that a supplier and its peers ever answered. Docs that are old are folded: what they
 came to (:class:`~testbench_dagster.identity.FoldedScores`) does not grow with how often they were asked. It
 is a view: what is not there, or was made by other code or another scorer, is read from the facts again (what
-peers are on the whole as of then).
+peers are on the whole as of then). But failed docs are known for as long as windows count them: read with all
+answers, and without the failures, of earlier months, who fails often would look worse lately. So what is kept
+stays where it can: where values were folded that another scorer gave, the stream begins after them.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -56,6 +59,9 @@ LATE = timedelta(days=7)
 FOLDED_AFTER = timedelta(days=64)
 #: Fewer at a time are not worth it.
 LEAST_FOLDED = 500
+
+#: The version of streams before any were folded, and whose entries were packed one after the other.
+_UNFOLDED = 2
 
 #: What an entry holds of itself, and of its peers.
 _OWN = [
@@ -98,13 +104,15 @@ class _Cached:
     """The stream of a supplier at work.
 
     ``tasks`` are those that entries name by their place, ``added`` the places of those of which nothing was
-    read yet. ``recent``: facts dated after it may be new. ``folded``: what came before the entries, if
-    anything, and ``answered`` the places of the tasks of which any of it was an answer.
+    read yet. What was asked after ``begins`` is in it; facts dated after ``recent`` may be new. ``folded``:
+    what came before the entries, if anything, and ``answered`` the places of the tasks of which any of it was
+    an answer.
     """
 
     supplier: Supplier
     tasks: list[_Watched]
     entries: NDArray[np.void]
+    begins: datetime
     read_until: datetime | None
     recent: datetime
     folded: FoldedScores | None = None
@@ -117,12 +125,13 @@ class _Cached:
         """Of a supplier of which all is to be read from the facts."""
         import numpy as np
 
-        return cls(supplier, [], np.zeros(0, dtype=_ENTRY), None, supplier.cut_at or _BEGINNING)
+        begins = supplier.cut_at or _BEGINNING
+        return cls(supplier, [], np.zeros(0, dtype=_ENTRY), begins, None, begins)
 
-    @property
-    def begins(self) -> datetime:
-        """What was asked after it is in the stream."""
-        return self.supplier.cut_at or _BEGINNING
+    def forget_folded(self) -> None:
+        """Begin with the entries."""
+        first = int(self.entries["at"][0]) if len(self.entries) else _ms(self.recent)
+        self.begins, self.folded, self.answered = _BEGINNING + (first - 1) * _MS, None, set()
 
 
 class ScoreStreams:
@@ -195,10 +204,6 @@ class ScoreStreams:
 
         cached = self._loaded(supplier)
         found = self._found(cached)
-        if cached.folded is not None and any(row[0] < cached.folded.last for row in found):
-            # of a task that was added there are docs older than some that were folded
-            cached = self._with_tasks(_Cached.empty(supplier))
-            found = self._found(cached)
         young = _young(cached)
         if not found and not young.any():
             return cached
@@ -219,21 +224,24 @@ class ScoreStreams:
             for row in self._values(cached, cached.begins)
             if row[0] > begins and _key(row) not in known
         }
-        # what is not new and yet older than what was folded is in there
-        last = begins if cached.folded is None else cached.folded.last
-        return [row for row in found.values() if row[0] >= last or row[1] in cached.added]
+        # what is older than docs that were folded is in there, or of a task that is watched since then only
+        first = begins if cached.folded is None else cached.folded.last
+        return [row for row in found.values() if row[0] >= first]
 
     def _loaded(self, supplier: Supplier) -> _Cached:
         """What is kept of a supplier, without the values that another scorer gave; its tasks and today's."""
         record = typed.get(self._documents, ScoreStreamRecord, supplier.key)
-        if record is None or record.version != SCORE_STREAMS.number or record.cut_at != supplier.cut_at:
+        known = (SCORE_STREAMS.number, _UNFOLDED)
+        if record is None or record.version not in known or record.cut_at != supplier.cut_at:
             return self._with_tasks(_Cached.empty(supplier))
+        begins = supplier.cut_at or _BEGINNING
         cached = _Cached(
             supplier,
             [_Watched(*(getattr(task, part.name) for part in fields(_Watched))) for task in record.tasks],
-            unpacked(record.entries, _ENTRY),
+            _entries(record),
+            begins,
             record.read_until,
-            max(supplier.cut_at or _BEGINNING, record.read_until - self._late),
+            max(begins, record.read_until - self._late),
         )
         if record.folded is not None:
             cached.folded = restored(supplier.key, record.folded)
@@ -241,7 +249,7 @@ class ScoreStreams:
         return self._with_tasks(cached)
 
     def _with_tasks(self, cached: _Cached) -> _Cached:
-        """With the tasks of today; empty where values were folded that another scorer gave."""
+        """With the tasks of today, and without what another scorer gave."""
         # with other data its docs are others, and both stay; of the same docs only one scorer's values count
         current = {(task.task, task.task_hash): task for task, _ in self._tasks}
         for place, task in enumerate(cached.tasks):
@@ -249,7 +257,7 @@ class ScoreStreams:
             if task == today:
                 continue
             if cached.folded is not None and cached.folded.holds(place):
-                return self._with_tasks(_Cached.empty(cached.supplier))
+                cached.forget_folded()
             cached.entries = cached.entries[cached.entries["task"] != place]
             cached.tasks[place] = today
             cached.added.add(place)
@@ -505,6 +513,15 @@ def _scored_entry(
     if value is not None:
         at = _ms(row.answered_at - timedelta(milliseconds=row.latency_ms or 0))
         yield (at, place, row.doc_id, row.epoch, row.round, value, 0, 0.0, 0)
+
+
+def _entries(record: ScoreStreamRecord) -> NDArray[np.void]:
+    """The entries of a stream as it is stored."""
+    import numpy as np
+
+    if record.version == _UNFOLDED:
+        return np.frombuffer(zlib.decompress(record.entries), dtype=_ENTRY).copy()
+    return unpacked(record.entries, _ENTRY)
 
 
 def _young(cached: _Cached) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +22,7 @@ from testbench_dagster.stages.identify.identify import detect_changes
 from testbench_dagster.stages.identify.score_streams import ScoreStreams
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
-from testbench_dagster.stores.documents.collections import SCORE_STREAMS
+from testbench_dagster.stores.documents.collections import SCORE_STREAMS, SCORES
 from testbench_dagster_tests.identity import scored
 from testbench_dagster_tests.identity.folding import docs_older_than, folded_at, part
 from testbench_dagster_tests.identity.scored import (
@@ -40,6 +41,11 @@ DAY = timedelta(days=1)
 TASKS = [{"name": "starter_reading"}, {"name": "starter_arithmetic"}]
 A_DAY, DAYS, BANK = 4, 200, 60
 START = NOW - DAYS * DAY
+#: An entry of a stream.
+ENTRY = [
+    ("at", "<i8"), ("task", "<u2"), ("doc", "<u4"), ("epoch", "<u4"), ("round", "<u4"), ("value", "<f4"),
+    ("failed", "u1"), ("peers", "<f4"), ("n_peers", "u1"),
+]  # fmt: skip
 
 
 def key(name: str) -> str:
@@ -237,53 +243,74 @@ def test_all_of_the_first_period_is_there_before_anything_is_folded(
     assert folded is not None and folded.period == 90 and folded.n_first == folded.n
 
 
-# -------------------------------------------------------------------------------- what makes it read anew
+# ------------------------------------------------------------------------------- what cannot be folded
 
 
-def test_values_of_another_scorer_are_read_anew_from_the_facts(
+def test_where_another_scorers_values_were_folded_the_stream_begins_after_them(
     workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The others' values stay, failures that windows no longer know among them."""
+    other = facts.registration("starter_arithmetic", n_docs=300)
+    with facts.in_bulk():
+        for day in range(150):
+            facts.score(other, day, 1.0, START + day * DAY, supplier=key("a"))
     answer(facts, task, range(150))
-    folded = read(workspace, START + 150 * DAY)[1]
-    assert folded is not None and folded.n > 200
-    monkeypatch.setattr(score_streams, "scorer_version", lambda registration: "newer")
-    facts.score(task, 1, 0.5, START + 149 * DAY, supplier=key("a"), version="newer")
-    stream, folded = read(workspace, START + 151 * DAY)
-    assert folded is None and stream.values.tolist() == [0.5]
+    now = START + 150 * DAY
+    before, folded = read(workspace, now)
+    assert folded is not None and folded.holds(0) and folded.holds(1)
+    version = score_streams.scorer_version
+    newer = {other.task_hash: "newer"}
+    monkeypatch.setattr(score_streams, "scorer_version", lambda one: newer.get(one.task_hash) or version(one))
+    for at in (START + 10 * DAY, now - DAY):
+        facts.score(other, 1, 0.5, at, supplier=key("a"), version="newer")
+    stream, folded = read(workspace, now + timedelta(hours=1))
+    assert folded is None
+    of_other = [name for name, task_ in enumerate(kept(workspace).tasks) if task_.task == other.task]
+    mine = np.isin(stream.tasks, of_other)
+    assert stream.values[mine].tolist() == [0.5], "what was scored anew of the time since"
+    assert np.array_equal(stream.at[~mine], before.at[~np.isin(before.tasks, of_other)])
 
 
 @pytest.mark.parametrize("age", [timedelta(days=19), timedelta(days=145)])
-def test_docs_of_a_task_that_was_added_stand_where_they_belong(
+def test_docs_of_a_task_that_is_watched_from_now_on_are_added_but_for_those_of_long_ago(
     workspace: Workspace, facts: Facts, task: Registration, age: timedelta
 ) -> None:
-    """Where they are older than some that were folded, all is read anew."""
     answer(facts, task, range(150))
     now = START + 150 * DAY
-    folded = read(workspace, now)[1]
+    before, folded = read(workspace, now)
     assert folded is not None and not folded.holds(1)
     other = facts.registration("starter_arithmetic", n_docs=50)
     for doc in range(9):
         facts.score(other, doc, 1.0, now - age + doc * DAY, supplier=key("a"))
     stream, again = read(workspace, now)
-    assert again is not None and again.n + len(stream.at) == 150 * A_DAY + 9
-    if age < 64 * DAY:
-        assert again.n == folded.n and (stream.tasks == 1).sum() == 9
-    else:
-        assert again.n == folded.n + 9 and again.holds(0) and again.holds(1)
+    assert again is not None and again.n == folded.n
+    assert len(stream.at) == len(before.at) + (9 if age < 64 * DAY else 0)
+    assert score_change("a", stream, PERIOD, again) is None
 
 
-def test_a_stream_of_an_earlier_version_is_read_anew(
-    workspace: Workspace, facts: Facts, task: Registration
+def test_a_stream_of_before_any_were_folded_is_taken_over(
+    workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What the facts no longer tell stays in it, so that nothing looks as if it had changed at an upgrade."""
     answer(facts, task, range(100))
     now = START + 100 * DAY
-    read(workspace, now)
+    with monkeypatch.context() as patch:
+        patch.setattr(score_streams, "LEAST_FOLDED", 10**9)
+        whole_, _ = read(workspace, now)
     document = workspace.documents.get(SCORE_STREAMS, key("a"))
-    assert document is not None
-    old = {name: value for name, value in document.items() if name != "folded"}
-    workspace.documents.upsert(SCORE_STREAMS, [{**old, "version": 2, "entries": b"of then", "n": 400}])
+    assert document is not None and document.pop("folded") is None
+    rows = unpacked(document["entries"], ENTRY)
+    document |= {"version": 2, "entries": zlib.compress(rows.tobytes())}
+    workspace.documents.upsert(SCORE_STREAMS, [document])
+    workspace.documents.purge(SCORES, {"supplier": key("a")})
     stream, folded = read(workspace, now)
-    assert folded is not None and folded.n + len(stream.at) == 100 * A_DAY
+    assert folded is not None and folded.n > 100
+    assert folded.n + len(stream.at) == len(whole_.at) == 100 * A_DAY
+    assert np.array_equal(stream.values, whole_.values[folded.n :])
+    assert kept(workspace).version == 3
+    document |= {"version": 1, "_id": key("a")}
+    workspace.documents.upsert(SCORE_STREAMS, [document])
+    assert len(read(workspace, now)[0].at) == 0, "others are read from the facts, of which there are none"
 
 
 def test_after_a_cut_nothing_of_before_is_left(

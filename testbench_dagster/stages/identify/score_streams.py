@@ -7,7 +7,7 @@ docs take longer, so of many asked at once the wrong answers come last, which wo
 each new doc stands how much better the supplier's peers were on it than they are on the whole: so it matters
 little who of them answered, nor who joined.
 
-A stream is a document of some 50 kB (``score_streams``), so that an evaluation reads what was written since
+A stream is a document of some 25 kB (``score_streams``), so that an evaluation reads what was written since
 the last one, and not all that a supplier and its peers ever answered. Docs that are old are folded: what they
 came to (:class:`~testbench_dagster.identity.FoldedScores`) does not grow with how often they were asked. It
 is a view: what is not there, or was made by other code or another scorer, is read from the facts again (what
@@ -104,9 +104,9 @@ class _Cached:
     """The stream of a supplier at work.
 
     ``tasks`` are those that entries name by their place, ``added`` the places of those of which nothing was
-    read yet. What was asked after ``begins`` is in it; facts dated after ``recent`` may be new. ``folded``:
-    what came before the entries, if anything, and ``answered`` the places of the tasks of which any of it was
-    an answer.
+    read yet. Entries are of what was asked after ``begins``; facts dated after ``recent`` may be new.
+    ``folded``: what came before them, if anything, and ``answered`` the places of the tasks of which any of
+    it was an answer.
     """
 
     supplier: Supplier
@@ -128,14 +128,12 @@ class _Cached:
         begins = supplier.cut_at or _BEGINNING
         return cls(supplier, [], np.zeros(0, dtype=_ENTRY), begins, None, begins)
 
-    def forget_folded(self) -> None:
-        """Begin with the entries."""
-        first = int(self.entries["at"][0]) if len(self.entries) else _ms(self.recent)
-        self.begins, self.folded, self.answered = _BEGINNING + (first - 1) * _MS, None, set()
-
 
 class ScoreStreams:
-    """Brings the streams of suppliers of one service up to date, and stores them."""
+    """Brings the streams of suppliers of one service up to date, and stores them.
+
+    ``period``: in which their docs are renewed.
+    """
 
     def __init__(
         self, workspace: Workspace, service: str, suppliers: Sequence[Supplier], now: datetime
@@ -224,9 +222,7 @@ class ScoreStreams:
             for row in self._values(cached, cached.begins)
             if row[0] > begins and _key(row) not in known
         }
-        # what is older than docs that were folded is in there, or of a task that is watched since then only
-        first = begins if cached.folded is None else cached.folded.last
-        return [row for row in found.values() if row[0] >= first]
+        return list(found.values())
 
     def _loaded(self, supplier: Supplier) -> _Cached:
         """What is kept of a supplier, without the values that another scorer gave; its tasks and today's."""
@@ -246,6 +242,8 @@ class ScoreStreams:
         if record.folded is not None:
             cached.folded = restored(supplier.key, record.folded)
             cached.answered = set(record.folded.answered)
+            # older docs are in there, or of a task that was not watched then
+            cached.begins = record.folded.last_at - _MS
         return self._with_tasks(cached)
 
     def _with_tasks(self, cached: _Cached) -> _Cached:
@@ -257,7 +255,7 @@ class ScoreStreams:
             if task == today:
                 continue
             if cached.folded is not None and cached.folded.holds(place):
-                cached.forget_folded()
+                cached.folded, cached.answered = None, set()
             cached.entries = cached.entries[cached.entries["task"] != place]
             cached.tasks[place] = today
             cached.added.add(place)

@@ -310,15 +310,23 @@ PLANS = Version(
     ),
 )
 
-#: Reads the values that changes of scores show in; cached streams of another number are read anew.
+#: Reads the values that changes of scores show in, and folds them; cached streams of another number are read
+#: anew, but for those of 2, which differ in that nothing was folded.
 SCORE_STREAMS = Version(
-    2,
+    3,
     (
+        "testbench_dagster.identity.folded_scores",
+        "testbench_dagster.identity.score_changes",
+        "testbench_dagster.identity.score_differences",
+        "testbench_dagster.identity.score_folding",
         "testbench_dagster.scoring.bounds",
         "testbench_dagster.scoring.failures",
         "testbench_dagster.scoring.rows:is_finite",
         "testbench_dagster.scoring.rows:primary_pair",
+        "testbench_dagster.stages.identify.folded_streams",
         "testbench_dagster.stages.identify.score_streams",
+        "testbench_dagster.statistics.mean_change",
+        "testbench_dagster.statistics.predictions",
     ),
 )
 

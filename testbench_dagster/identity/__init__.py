@@ -14,6 +14,7 @@ from testbench_dagster.identity.changes import Change, find_changes
 from testbench_dagster.identity.content import Content, GradedAnswer
 from testbench_dagster.identity.copies import Call, Copy, CopySettings, find_copies, stretch
 from testbench_dagster.identity.evidence import Evidence
+from testbench_dagster.identity.folded_scores import FoldedScores
 from testbench_dagster.identity.groups import Assignment, Group, Grouping, Profile, find_groups
 from testbench_dagster.identity.kernel import Answer
 from testbench_dagster.identity.mixtures import Suspect
@@ -21,12 +22,14 @@ from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.power import needed_prompts
 from testbench_dagster.identity.proxies import Election, elect
 from testbench_dagster.identity.routers import Router, RouterSettings, find_routers
-from testbench_dagster.identity.score_changes import score_change
+from testbench_dagster.identity.score_changes import OF_SCORES, score_change
 from testbench_dagster.identity.score_differences import ScoreStream
+from testbench_dagster.identity.score_folding import fold_scores
 from testbench_dagster.identity.settings import IdentityError, IdentitySettings
 from testbench_dagster.identity.splits import Divergence, find_divergence
 
 __all__ = [
+    "OF_SCORES",
     "Answer",
     "AnswerTable",
     "Assignment",
@@ -39,6 +42,7 @@ __all__ = [
     "Divergence",
     "Election",
     "Evidence",
+    "FoldedScores",
     "GradedAnswer",
     "Group",
     "Grouping",
@@ -57,6 +61,7 @@ __all__ = [
     "find_divergence",
     "find_groups",
     "find_routers",
+    "fold_scores",
     "needed_prompts",
     "score_change",
     "stretch",

@@ -137,7 +137,9 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
     "SCORE_STREAMS": {
         "core.doc_states:DocClock": "how far back is looked for what was written late",
         "core.faults": "which docs may have failed; whether they did: WINDOWS",
-        "identity": "looks at the streams",
+        "core.wording": "numbers in words",
+        "identity.changes:Change": "carries what was seen",
+        "identity.settings:IdentityError": "an error",
         "stages.plan.planner:PROXY_FAILURES": "whom not to compare with",
         "stages.score.samples": "which docs failed: WINDOWS",
         "stages.score.states": "which docs failed: WINDOWS",

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bson
 import pymongo.monitoring
 import pytest
 from starlette.testclient import TestClient
@@ -18,8 +19,9 @@ from testbench_dagster.board.site import Site
 from testbench_dagster.config import load_config
 from testbench_dagster.core.records.attempts import CallAttempt
 from testbench_dagster.core.records.every import RECORDS
+from testbench_dagster.core.records.identity import ScoreStreamRecord
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.identify.identify import refresh_identity
+from testbench_dagster.stages.identify.identify import detect_changes, refresh_identity
 from testbench_dagster.stages.rank.ranking import make_board, store_board
 from testbench_dagster.stages.service.quality import refresh_service_quality
 from testbench_dagster.stages.snapshot import begin_history
@@ -75,6 +77,20 @@ def test_three_times_the_history_is_read_no_more_of(
     assert grown == {}
     assert once["windows of one, from facts"].returned > 4 * 3 * 100, "the window is full"
     assert once["retention, nothing to do"].returned == 0
+
+
+def test_what_change_detection_stores_does_not_grow_with_an_era(tmp_path: Path) -> None:
+    """Half a year and one and a half: of both, docs are folded."""
+    found = []
+    for times in (1, 3):
+        with filled(tmp_path / f"{times}", Size(2, 3, 3 * FULL * times)) as history:
+            key = active_suppliers(history.workspace)[0].key
+            detect_changes(history.workspace, [key], history.now)
+            record = typed.get(history.workspace.documents, ScoreStreamRecord, key)
+            assert record is not None and record.folded is not None
+            found.append((len(bson.encode(record.to_document())), record.folded.n))
+    (once, n_once), (thrice, n_thrice) = found
+    assert n_thrice > 3 * n_once and thrice <= 1.2 * once
 
 
 # ------------------------------------------------------------------------------- sharded MongoDB

@@ -79,9 +79,47 @@ class StreamedTask(Part):
     most: float = content("the greatest value of a doc, which the stream holds as 1", default=1.0)
 
 
+@nested
+class FoldedChange(Part):
+    """A change that was seen in scores that were folded since; fields as in `changes`."""
+
+    at: datetime = content("when the first doc that looked otherwise was asked")
+    before_at: datetime | None = content("when the last one that looked as before was asked")
+    detected_at: datetime = content("when the doc that raised the alarm was asked")
+    log_e: float = content("evidence for the change, in nats")
+    arl: float = content("docs to a false alarm, on average at least")
+    observations: int = content("docs until the alarm")
+    since_change: int = content("how many of them came after the change")
+    null_rate: float = content("the mean that the time before allowed for")
+    rate_after: float = content("mean of the docs after the change")
+    direction: Literal["down", "up"] = content("where the mean went")
+    reason: str = content("what was seen, in words")
+
+
+@nested
+class FoldedStream(Part):
+    """What the oldest docs of a stream came to. Bytes are arrays, packed and compressed like the entries."""
+
+    n: int = content("how many docs")
+    began_at: datetime = content("when the first was asked")
+    last_at: datetime = content("when the last was asked")
+    period_days: float = content("days in which docs were renewed")
+    n_first: int = content("how many docs were asked in the first of these periods")
+    answered: tuple[int, ...] = content("places of the tasks of which one was answered")
+    docs: bytes = content("each doc that was asked, how often, and the sum of its values")
+    fitted: bytes = content("the docs that lines are fitted on")
+    tasks: bytes = content("of each task the new docs, and the number of the last doc that was bet on")
+    levels: bytes = content("how high the detectors stand, by share of the stake")
+    blocks: bytes = content("sums over docs that were asked one after the other, by which a change is dated")
+    change: FoldedChange | None = content("the first change that they show, if any")
+
+
 @record("score_streams", one_per="supplier whose scores are watched", kind=VIEW, indexes=(("service",),))
 class ScoreStreamRecord(Record):
-    """A supplier's values of all its docs since its last change, in order: what changes of scores show in."""
+    """A supplier's values of its docs since its last change, in order: what changes of scores show in.
+
+    Those of docs that are old are folded: how large a document is does not grow with the time since.
+    """
 
     id: str = key("key of the supplier")
     service: str = queryable("its service")
@@ -92,6 +130,7 @@ class ScoreStreamRecord(Record):
     tasks: tuple[StreamedTask, ...] = content("the tasks that entries refer to by their place")
     n: int = content("how many entries there are")
     entries: bytes = content("the entries, packed and compressed: see `stages/identify/score_streams.py`")
+    folded: FoldedStream | None = content("what the docs before them came to, null where there are none")
 
 
 @view(ScoreStreamRecord)

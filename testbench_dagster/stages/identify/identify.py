@@ -173,10 +173,11 @@ def _score_changes(
     now: datetime,
 ) -> list[Change]:
     """The first change of the scores of each of the chosen suppliers since its cut, unless it is known."""
-    period = timedelta(days=workspace.config.settings.sampling.max_age_days)
     cuts = cuts_of(chosen)
-    streams = ScoreStreams(workspace, service, suppliers, now).read(chosen)
-    found = (score_change(key, stream, period) for key, stream in streams)
+    streams = ScoreStreams(workspace, service, suppliers, now)
+    found = (
+        score_change(key, stream, streams.period, folded) for key, stream, folded in streams.read(chosen)
+    )
     return [c for c in found if c is not None and not _reported(workspace, c, cuts.get(c.supplier))]
 
 

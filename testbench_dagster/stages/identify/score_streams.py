@@ -7,10 +7,13 @@ docs take longer, so of many asked at once the wrong answers come last, which wo
 each new doc stands how much better the supplier's peers were on it than they are on the whole: so it matters
 little who of them answered, nor who joined.
 
-Half a year of docs is a document of some 50 kB (``score_streams``), so that an evaluation reads what was
-written since the last one, and not all that a supplier and its peers ever answered. It is a view: what is not
-there, or was made by other code or another scorer, is read from the facts again (what peers are on the whole
-as of then).
+A stream is a document of some 25 kB (``score_streams``), so that an evaluation reads what was written since
+the last one, and not all that a supplier and its peers ever answered. Docs that are old are folded: what they
+came to (:class:`~testbench_dagster.identity.FoldedScores`) does not grow with how often they were asked. It
+is a view: what is not there, or was made by other code or another scorer, is read from the facts again (what
+peers are on the whole as of then). But failed docs are known for as long as windows count them: read with all
+answers, and without the failures, of earlier months, who fails often would look worse lately. So what is kept
+stays where it can: where values were folded that another scorer gave, the stream begins after them.
 """
 
 from __future__ import annotations
@@ -31,10 +34,11 @@ from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.records.scores import UNSCORABLE, DatedScore
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.versions import SCORE_STREAMS, scorer_version
-from testbench_dagster.identity import ScoreStream
+from testbench_dagster.identity import FoldedScores, ScoreStream, fold_scores
 from testbench_dagster.scoring.bounds import UNIT, declared_bounds
 from testbench_dagster.scoring.failures import FailuresAs, failures_of, higher_is_better, is_mean
 from testbench_dagster.scoring.rows import is_finite, primary_pair
+from testbench_dagster.stages.identify.folded_streams import packed, restored, stored, unpacked
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.score.samples import Task, samples_by_task
 from testbench_dagster.stages.score.states import Peers
@@ -51,6 +55,13 @@ PANEL = 32
 LEVEL_DOCS, LEAST_LEVEL_DOCS = 700, 25
 #: Facts may be written later than they are dated, and peers answer later: so much is looked at once more.
 LATE = timedelta(days=7)
+#: Docs asked so long ago are folded, or longer where an answer or a failure may be known later still.
+FOLDED_AFTER = timedelta(days=64)
+#: Fewer at a time are not worth it.
+LEAST_FOLDED = 500
+
+#: The version of streams before any were folded, and whose entries were packed one after the other.
+_UNFOLDED = 2
 
 #: What an entry holds of itself, and of its peers.
 _OWN = [
@@ -93,20 +104,36 @@ class _Cached:
     """The stream of a supplier at work.
 
     ``tasks`` are those that entries name by their place, ``added`` the places of those of which nothing was
-    read yet. ``recent``: facts dated after it may be new.
+    read yet. Entries are of what was asked after ``begins``; facts dated after ``recent`` may be new.
+    ``folded``: what came before them, if anything, and ``answered`` the places of the tasks of which any of
+    it was an answer.
     """
 
     supplier: Supplier
     tasks: list[_Watched]
     entries: NDArray[np.void]
+    begins: datetime
     read_until: datetime | None
     recent: datetime
+    folded: FoldedScores | None = None
+    answered: set[int] = field(default_factory=set)
     added: set[int] = field(default_factory=set)
     changed: bool = False
 
+    @classmethod
+    def empty(cls, supplier: Supplier) -> _Cached:
+        """Of a supplier of which all is to be read from the facts."""
+        import numpy as np
+
+        begins = supplier.cut_at or _BEGINNING
+        return cls(supplier, [], np.zeros(0, dtype=_ENTRY), begins, None, begins)
+
 
 class ScoreStreams:
-    """Brings the streams of suppliers of one service up to date, and stores them."""
+    """Brings the streams of suppliers of one service up to date, and stores them.
+
+    ``period``: in which their docs are renewed.
+    """
 
     def __init__(
         self, workspace: Workspace, service: str, suppliers: Sequence[Supplier], now: datetime
@@ -115,21 +142,43 @@ class ScoreStreams:
         self._workspace, self._documents = workspace, workspace.documents
         self._service, self._suppliers, self._now = service, suppliers, now
         self._late = LATE + DocClock.from_minutes(workspace.config.settings.planning.occasions_minutes).limit
+        self.period = timedelta(days=workspace.config.settings.sampling.max_age_days)
         self._tasks = _watched(workspace)
         self._pairs = dict(self._tasks)
         self._others = Peers(workspace, now)
         self._cuts = {s.key: s.cut_at for s in suppliers if s.cut_at is not None}
         self._placed = typed.by_id(workspace.documents, GroupMembers, [s.key for s in suppliers])
 
-    def read(self, chosen: Sequence[Supplier]) -> Iterator[tuple[str, ScoreStream]]:
-        """The streams of some of the suppliers as they are now, by key; what is new of them is stored."""
+    def read(self, chosen: Sequence[Supplier]) -> Iterator[tuple[str, ScoreStream, FoldedScores | None]]:
+        """The streams of some of the suppliers as they are now, by key; what is new of them is stored.
+
+        Beside each stands what was folded before it, None where nothing was.
+        """
         cached = [self._updated(supplier) for supplier in chosen]
         self._compare(cached)
         for one in cached:
+            asked = [task.task for task, (spec, _) in self._tasks if spec.asked_of(one.supplier)]
+            self._fold(one, asked)
             if one.changed or one.read_until is None or self._now - one.read_until >= _DAY:
                 self._store(one)
-            asked = [task.task for task, (spec, _) in self._tasks if spec.asked_of(one.supplier)]
-            yield one.supplier.key, _stream(one, asked)
+            yield one.supplier.key, _stream(one, asked), one.folded
+
+    def _fold(self, cached: _Cached, asked: Collection[str]) -> None:
+        """Fold what is old, if it is worth it, but for the newest docs that say what the supplier is.
+
+        The docs of the first period decide how high an alarm is: they must all be there.
+        """
+        import numpy as np
+
+        entries = cached.entries
+        old = self._now - max(FOLDED_AFTER, 2 * self._late, self.period + self._late)
+        n = min(int(np.searchsorted(entries["at"], _ms(old))), len(entries) - LEVEL_DOCS)
+        if n < LEAST_FOLDED:
+            return
+        stream = _stream(cached, asked)
+        cached.folded = fold_scores(cached.supplier.key, stream, n, self.period, cached.folded)
+        cached.answered.update(np.unique(entries["task"][:n][entries["failed"][:n] == 0]).tolist())
+        cached.entries, cached.changed = entries[n:], True
 
     def _store(self, cached: _Cached) -> None:
         record = ScoreStreamRecord(
@@ -141,7 +190,8 @@ class ScoreStreams:
             version=SCORE_STREAMS.number,
             tasks=tuple(StreamedTask(**vars(task)) for task in cached.tasks),
             n=len(cached.entries),
-            entries=zlib.compress(cached.entries.tobytes()),
+            entries=packed(cached.entries),
+            folded=None if cached.folded is None else stored(cached.folded, cached.answered),
         )
         typed.upsert(self._documents, ScoreStreamRecord, [record])
 
@@ -150,49 +200,66 @@ class ScoreStreams:
     def _updated(self, supplier: Supplier) -> _Cached:
         import numpy as np
 
-        cached, begins = self._loaded(supplier), supplier.cut_at or _BEGINNING
-        # a doc that failed may turn out to be void while it is young
-        young = (cached.entries["failed"] > 0) & (cached.entries["at"] > _ms(cached.recent))
-        # what is read again was asked a little before it was answered
-        near = cached.entries["at"] > (_ms(begins) if cached.added else _ms(cached.recent - _DAY))
-        known = {_key(row) for row in cached.entries[near & ~young].tolist()}
-        found = {
-            _key(row): row
-            for row in self._values(cached, begins)
-            if row[0] > _ms(begins) and _key(row) not in known
-        }
+        cached = self._loaded(supplier)
+        found = self._found(cached)
+        young = _young(cached)
         if not found and not young.any():
             return cached
-        entries = np.concatenate([cached.entries[~young], np.array(list(found.values()), dtype=_ENTRY)])
+        entries = np.concatenate([cached.entries[~young], np.array(found, dtype=_ENTRY)])
         entries = entries[np.lexsort((entries["round"], entries["doc"], entries["task"], entries["at"]))]
         if not np.array_equal(entries[_OWN_NAMES], cached.entries[_OWN_NAMES]):
             cached.entries, cached.changed = entries, True
         return cached
 
+    def _found(self, cached: _Cached) -> list[_Row]:
+        """What the facts hold beyond the entries, but for those that are young."""
+        begins = _ms(cached.begins)
+        # what is read again was asked a little before it was answered
+        near = cached.entries["at"] > (begins if cached.added else _ms(cached.recent - _DAY))
+        known = {_key(row) for row in cached.entries[near & ~_young(cached)].tolist()}
+        found = {
+            _key(row): row
+            for row in self._values(cached, cached.begins)
+            if row[0] > begins and _key(row) not in known
+        }
+        return list(found.values())
+
     def _loaded(self, supplier: Supplier) -> _Cached:
         """What is kept of a supplier, without the values that another scorer gave; its tasks and today's."""
-        import numpy as np
-
-        begins = supplier.cut_at or _BEGINNING
         record = typed.get(self._documents, ScoreStreamRecord, supplier.key)
-        if record is None or record.version != SCORE_STREAMS.number or record.cut_at != supplier.cut_at:
-            cached = _Cached(supplier, [], np.zeros(0, dtype=_ENTRY), None, begins)
-        else:
-            entries = np.frombuffer(zlib.decompress(record.entries), dtype=_ENTRY).copy()
-            recent = max(begins, record.read_until - self._late)
-            tasks = [
-                _Watched(*(getattr(task, part.name) for part in fields(_Watched))) for task in record.tasks
-            ]
-            cached = _Cached(supplier, tasks, entries, record.read_until, recent)
+        known = (SCORE_STREAMS.number, _UNFOLDED)
+        if record is None or record.version not in known or record.cut_at != supplier.cut_at:
+            return self._with_tasks(_Cached.empty(supplier))
+        begins = supplier.cut_at or _BEGINNING
+        cached = _Cached(
+            supplier,
+            [_Watched(*(getattr(task, part.name) for part in fields(_Watched))) for task in record.tasks],
+            _entries(record),
+            begins,
+            record.read_until,
+            max(begins, record.read_until - self._late),
+        )
+        if record.folded is not None:
+            cached.folded = restored(supplier.key, record.folded)
+            cached.answered = set(record.folded.answered)
+            # older docs are in there, or of a task that was not watched then
+            cached.begins = record.folded.last_at - _MS
+        return self._with_tasks(cached)
+
+    def _with_tasks(self, cached: _Cached) -> _Cached:
+        """With the tasks of today, and without what another scorer gave."""
         # with other data its docs are others, and both stay; of the same docs only one scorer's values count
         current = {(task.task, task.task_hash): task for task, _ in self._tasks}
         for place, task in enumerate(cached.tasks):
             today = current.get((task.task, task.task_hash), task)
-            if task != today:
-                cached.entries = cached.entries[cached.entries["task"] != place]
-                cached.tasks[place] = today
-                cached.added.add(place)
-                cached.changed = True
+            if task == today:
+                continue
+            if cached.folded is not None and cached.folded.holds(place):
+                cached.folded, cached.answered = None, set()
+            cached.entries = cached.entries[cached.entries["task"] != place]
+            cached.tasks[place] = today
+            cached.added.add(place)
+            cached.changed = True
         for task, _ in self._tasks:
             if task not in cached.tasks:
                 cached.added.add(len(cached.tasks))
@@ -214,7 +281,8 @@ class ScoreStreams:
                     values = [value for value in raw if is_finite(value)]
                     worst[task] = _worst(pair, task, values)
                     own = cached.entries[cached.entries["task"] == place]
-                    lacking = worst[task] if values or (own["failed"] == 0).any() else None
+                    answered = place in cached.answered or (own["failed"] == 0).any()
+                    lacking = worst[task] if values or answered else None
                     for row in scored[task]:
                         yield from _scored_entry(row, task, place, worst[task], lacking)
                 yield from self._failed(cached.supplier, some, since, places, worst)
@@ -277,7 +345,7 @@ class ScoreStreams:
         wanted: dict[_Watched, list[tuple[_Cached, NDArray[np.int64]]]] = defaultdict(list)
         for one in streams:
             current = [place for place, task in enumerate(one.tasks) if task in self._pairs]
-            compared = _first_of_doc(one.entries) & np.isin(one.entries["task"], current)
+            compared = _first_of_doc(one) & np.isin(one.entries["task"], current)
             compared &= (one.entries["at"] > _ms(one.recent)) | np.isin(one.entries["task"], list(one.added))
             for place in np.unique(one.entries["task"][compared]).tolist():
                 rows = np.flatnonzero(compared & (one.entries["task"] == place))
@@ -445,14 +513,27 @@ def _scored_entry(
         yield (at, place, row.doc_id, row.epoch, row.round, value, 0, 0.0, 0)
 
 
+def _entries(record: ScoreStreamRecord) -> NDArray[np.void]:
+    """The entries of a stream as it is stored."""
+    import numpy as np
+
+    if record.version == _UNFOLDED:
+        return np.frombuffer(zlib.decompress(record.entries), dtype=_ENTRY).copy()
+    return unpacked(record.entries, _ENTRY)
+
+
+def _young(cached: _Cached) -> NDArray[np.bool_]:
+    """Which entries may turn out to be void: failed docs, while they are young."""
+    return (cached.entries["failed"] > 0) & (cached.entries["at"] > _ms(cached.recent))
+
+
 def _stream(cached: _Cached, asked: Collection[str]) -> ScoreStream:
     import numpy as np
 
     entries = cached.entries
-    docs = entries["task"].astype(np.int64) << 32 | entries["doc"]
     return ScoreStream(
         at=entries["at"].astype(np.int64),
-        docs=np.unique(docs, return_inverse=True)[1].astype(np.int64),
+        docs=_docs(entries),
         tasks=entries["task"].astype(np.int64),
         values=entries["value"].astype(np.float64),
         peers=entries["peers"].astype(np.float64),
@@ -468,13 +549,21 @@ def _level(values: NDArray[np.float64]) -> float | None:
     return float(newest.mean()) if len(newest) >= LEAST_LEVEL_DOCS else None
 
 
-def _first_of_doc(entries: NDArray[np.void]) -> NDArray[np.bool_]:
+def _docs(entries: NDArray[np.void]) -> NDArray[np.int64]:
+    """A number of the doc of each entry."""
+    import numpy as np
+
+    return np.asarray(entries["task"].astype(np.int64) << 32 | entries["doc"], dtype=np.int64)
+
+
+def _first_of_doc(cached: _Cached) -> NDArray[np.bool_]:
     """Which entries are the first of their doc: those of others rest on nothing but the supplier's own."""
     import numpy as np
 
-    first = np.zeros(len(entries), dtype=bool)
-    first[np.unique(entries["task"].astype(np.int64) << 32 | entries["doc"], return_index=True)[1]] = True
-    return first
+    docs = _docs(cached.entries)
+    first = np.zeros(len(docs), dtype=bool)
+    first[np.unique(docs, return_index=True)[1]] = True
+    return first if cached.folded is None else first & ~np.isin(docs, cached.folded.learnt.known["doc"])
 
 
 def _key(row: Sequence[Any]) -> tuple[int, int, int, int]:

@@ -50,7 +50,7 @@ def read(workspace: Workspace, *names: str, now: datetime = NOW) -> dict[str, Sc
     suppliers = active_suppliers(workspace)
     chosen = [s for s in suppliers if not names or s.address in names]
     found = ScoreStreams(workspace, "external", suppliers, now).read(chosen)
-    return {supplier.partition("@")[0]: stream for supplier, stream in found}
+    return {supplier.partition("@")[0]: stream for supplier, stream, _ in found}
 
 
 def told(one: ScoreStream) -> list[tuple[float, float]]:

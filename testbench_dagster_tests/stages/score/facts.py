@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Facts:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self._scores: list[dict[str, Any]] | None = None
 
     def registration(
         self,
@@ -144,7 +146,18 @@ class Facts:
             }
             for name, values in by_filter.items()
         ]
-        assert self.workspace.documents.put_new(SCORES, documents) == len(documents)
+        if self._scores is None:
+            assert self.workspace.documents.put_new(SCORES, documents) == len(documents)
+        else:
+            self._scores += documents
+
+    @contextlib.contextmanager
+    def in_bulk(self) -> Iterator[None]:
+        """Write the scores of a block together, at its end."""
+        self._scores = scores = []
+        yield
+        self._scores = None
+        assert self.workspace.documents.put_new(SCORES, scores) == len(scores)
 
     def attempt(
         self,

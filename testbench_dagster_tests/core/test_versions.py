@@ -27,7 +27,7 @@ LOOKED_AT = {
     "CODE": (1, "468dd7aed81dfa66079b56cc8716046515bebaa2de3aaa680f3c7b90270fa7de"),
     "WINDOWS": (9, "eb469eea0279b5b67440c1d4dc996ca941372713ddd9a4d10ea47ae4ac135420"),
     "PLANS": (10, "99cc150c3363a6f627f282774fe332a2e51cf3ed68ea00ec269da53f729ffc44"),
-    "SCORE_STREAMS": (3, "a31da72680c2cbcb3ad1c9c0fd8d98ae298ef10408e27afabd6c9b084a07e685"),
+    "SCORE_STREAMS": (3, "291ceff729c6359a0f948cd0677dcd2f271e8a56bec2eff6a4b79963c0905882"),
     "PUBLIC_GAPS": (1, "60bd6195bba3336f1ca7474b882c1b4c82296b94a423b83a505b0189d7802503"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

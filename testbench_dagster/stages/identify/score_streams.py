@@ -11,9 +11,9 @@ A stream is a document of some 25 kB (``score_streams``), so that an evaluation 
 the last one, and not all that a supplier and its peers ever answered. Docs that are old are folded: what they
 came to (:class:`~testbench_dagster.identity.FoldedScores`) does not grow with how often they were asked. It
 is a view: what is not there, or was made by other code or another scorer, is read from the facts again (what
-peers are on the whole as of then). But failed docs are known for as long as windows count them: read with all
-answers, and without the failures, of earlier months, who fails often would look worse lately. So what is kept
-stays where it can: where values were folded that another scorer gave, the stream begins after them.
+peers are on the whole as of then), as far back as windows go: failed docs are known of these alone, and read
+with the answers of earlier months they made whoever fails often look worse lately. So what is kept stays
+where it can: where values were folded that another scorer gave, the stream begins after them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from testbench_dagster.core.records.identity import GroupMembers, ScoreLevel, Sc
 from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.records.scores import UNSCORABLE, DatedScore
 from testbench_dagster.core.supplier import Supplier
+from testbench_dagster.core.task import TaskSpec
 from testbench_dagster.core.versions import SCORE_STREAMS, scorer_version
 from testbench_dagster.identity import FoldedScores, ScoreStream, fold_scores
 from testbench_dagster.scoring.bounds import UNIT, declared_bounds
@@ -267,10 +268,13 @@ class ScoreStreams:
         return cached
 
     def _values(self, cached: _Cached, begins: datetime) -> Iterator[_Row]:
-        """Entries of what was scored or failed: of tasks that were added all, of others what is recent."""
+        """Entries of what was scored or failed: of tasks that were added what counts, else what is recent."""
         places = {task: place for place, task in enumerate(cached.tasks)}
-        for since, added in ((begins, True), (cached.recent, False)):
-            tasks = [pair for pair in self._tasks if (places[pair[0]] in cached.added) is added]
+        together: dict[datetime, list[tuple[_Watched, Task]]] = defaultdict(list)
+        for watched, of_task in self._tasks:
+            since = self._anew_from(of_task[0], begins) if places[watched] in cached.added else cached.recent
+            together[since].append((watched, of_task))
+        for since, tasks in together.items():
             for start in range(0, len(tasks), _TASKS):
                 some = tasks[start : start + _TASKS]
                 scored = self._scored([cached.supplier.key], [task for task, _ in some], since)
@@ -286,6 +290,13 @@ class ScoreStreams:
                     for row in scored[task]:
                         yield from _scored_entry(row, task, place, worst[task], lacking)
                 yield from self._failed(cached.supplier, some, since, places, worst)
+
+    def _anew_from(self, spec: TaskSpec, begins: datetime) -> datetime:
+        """From when on a task's values are read that were not read before: as far back as its windows go.
+
+        What was left unanswered is known of these alone.
+        """
+        return max(begins, self._now - spec.max_age(self.period / _DAY))
 
     def _scored(
         self, suppliers: Sequence[str], tasks: Sequence[_Watched], since: datetime

@@ -56,7 +56,8 @@ def key(name: str) -> str:
 def open_workspace(
     open_installation: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Workspace]:
-    """Opens an installation that folds a few docs at a time already."""
+    """Opens an installation that folds a few docs at a time, and read all streams from the first doc on."""
+    monkeypatch.setattr(ScoreStreams, "_anew_from", lambda _self, _spec, begins: begins)
     monkeypatch.setattr(score_streams, "LEVEL_DOCS", 60)
     monkeypatch.setattr(score_streams, "LEAST_FOLDED", 40)
 

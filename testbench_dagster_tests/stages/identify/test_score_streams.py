@@ -11,7 +11,7 @@ import pytest
 
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.registration import Registration
-from testbench_dagster.identity import ScoreStream
+from testbench_dagster.identity import ScoreStream, score_change
 from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, refresh_roster
 from testbench_dagster.stages.identify import score_streams
 from testbench_dagster.stages.identify.score_streams import ScoreStreams
@@ -262,7 +262,7 @@ def test_what_is_kept_is_added_to_and_equals_what_is_read_anew(
 def test_only_one_scorers_values_count(
     workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = NOW - timedelta(days=90)
+    old = NOW - timedelta(days=20)
     for doc, hours in ((1, 0), (2, 1)):
         facts.score(task, doc, 1.0, old + hours * HOUR, supplier=key("a"))
     assert len(read(workspace, "a", now=old + 2 * HOUR)["a"].at) == 2
@@ -270,6 +270,29 @@ def test_only_one_scorers_values_count(
     facts.score(task, 1, 0.5, old, supplier=key("a"), version="newer")
     assert read(workspace, "a")["a"].values.tolist() == [0.5]
     assert read(workspace, "a")["a"].values.tolist() == [0.5]
+
+
+def test_where_nothing_is_kept_a_stream_begins_with_the_window(
+    workspace: Workspace, facts: Facts, task: Registration
+) -> None:
+    """Who always leaves a fifth unanswered did not fall: of months ago that is not known any more."""
+    a_day, days, window = 10, 120, 32
+    with facts.in_bulk():
+        for number in range(1, days * a_day):
+            if number % 5:
+                at = NOW - number * timedelta(days=1) / a_day
+                facts.score(task, number % 400, 1.0, at, supplier=key("a"), round_=1 + number // 400)
+    for number in range(5, (window - 1) * a_day, 5):
+        at = NOW - number * timedelta(days=1) / a_day
+        facts.fail(task, number % 400, at=at, supplier=key("a"), round_=1 + number // 400)
+    stream = read(workspace, "a")["a"]
+    began = datetime.fromtimestamp(stream.at[0] / 1000, UTC)
+    assert timedelta(days=window - 1) < NOW - began < timedelta(days=window)
+    assert 0.79 < stream.values.mean() < 0.81
+    assert score_change("a", stream, timedelta(days=window)) is None
+    # what was kept since then is added to
+    later = NOW + timedelta(days=20)
+    assert read(workspace, "a", now=later)["a"].at[0] == stream.at[0]
 
 
 def test_other_data_are_other_docs(workspace: Workspace, facts: Facts, task: Registration) -> None:

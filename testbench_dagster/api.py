@@ -61,6 +61,7 @@ from testbench_dagster.stages.score.task_groups import with_groups
 from testbench_dagster.stages.score.windows import windows, windows_as_of
 from testbench_dagster.stages.service.outlook import ProbesADay, probes_a_day
 from testbench_dagster.stages.service.probing import PROBE_COLUMNS
+from testbench_dagster.stages.statements import problem_beside_others
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
@@ -103,7 +104,8 @@ class Plan(Table):
     ``schedules`` says by name whom each configured schedule evaluates, on what and when, or what keeps it
     from that. ``money`` is that of the day, by service with a budget of it.
     ``probes`` is what service probes of these suppliers come to in a day, beside all that; None where they
-    are switched off.
+    are switched off. ``drift``: why none of it would be relayed: another process goes by another
+    configuration or other packages.
     """
 
     calls: int = 0
@@ -115,6 +117,7 @@ class Plan(Table):
     schedules: Mapping[str, str] = field(default_factory=dict)
     money: Mapping[str, MoneyOfService] = field(default_factory=dict)
     probes: ProbesADay | None = None
+    drift: str | None = None
 
 
 @dataclass(frozen=True)
@@ -359,6 +362,7 @@ class Testbench:
             schedule_texts(self._workspace),
             planned.money,
             probes_a_day(self._workspace, chosen),
+            problem_beside_others(self._workspace),
         )
 
     def backfill(

@@ -9,8 +9,9 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from testbench_dagster.config import Config
+from testbench_dagster.config import HOME_ENV, Config
 from testbench_dagster.stores.files import ANOTHER_DISK, alone, create_folder, is_stored, writing
 
 _LOCK = "up.lock"
@@ -23,20 +24,36 @@ def was_served(config: Config) -> bool:
 
 @contextmanager
 def alone_at_home(config: Config, url: str) -> Iterator[bool]:
-    """While this lasts no other process serves this home. Yields whether one served here that was killed.
+    """While this lasts no other process serves this home, or works on Dagster's files where it keeps them.
+
+    These are in the home, or where DAGSTER_HOME says: which a shell may have from another installation.
+    Yields whether one served here that was killed.
 
     Raises:
-        StoreError: the home cannot be written.
+        StoreError: a folder cannot be written.
         TestbenchError: another process serves it; says which, where, and what to do.
     """
     create_folder(config.home)
-    path = config.home / _LOCK
+    with _alone_in(config.home, url, "serves", "") as killed:
+        if os.environ.get("DAGSTER_POSTGRES_URL"):  # no files then: a heartbeat keeps others out
+            yield killed
+            return
+        given = "DAGSTER_HOME" in os.environ
+        create_folder(config.dagster_home, "DAGSTER_HOME" if given else HOME_ENV, mode=0o777)
+        remedy = ", or unset DAGSTER_HOME to use the installation's own" if given else ""
+        with _alone_in(config.dagster_home, url, "works on Dagster's storage in", remedy):
+            yield killed
+
+
+@contextmanager
+def _alone_in(folder: Path, url: str, does: str, remedy: str) -> Iterator[bool]:
+    path = folder / _LOCK
 
     def who() -> str:
         told = path.read_text("utf-8", errors="replace").strip() or "another process"
         return (
-            f"`testbench up` serves {config.home} already: {told}; use that one, or end it first "
-            "(Ctrl-C where it runs, or kill the process)"
+            f"`testbench up` {does} {folder} already: {told}; use that one, or end it first "
+            f"(Ctrl-C where it runs, or kill the process){remedy}"
         )
 
     with alone(path, who):

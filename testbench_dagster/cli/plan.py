@@ -71,6 +71,8 @@ def plan(
     """
     with Testbench.open(config) as testbench:
         planned = testbench.plan(suppliers or None, tasks or None, models=models or None, budget=budget)
+    if planned.drift is not None:
+        note(f"none of it would be relayed from here: {planned.drift}")
     if budget is None:
         for service, left in planned.left.items():
             note(f"{service}: {counted(left, 'relay')} {are(left)} left of today's budget")

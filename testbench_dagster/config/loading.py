@@ -54,6 +54,11 @@ class Config:
         """URI of the dataset store, or None for the embedded one."""
         return os.environ.get(POSTGRES_ENV) or None
 
+    @property
+    def dagster_home(self) -> Path:
+        """Folder of Dagster's settings and, without PostgreSQL, its storage: DAGSTER_HOME, else our own."""
+        return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster").absolute()
+
     def supplier(self, key: str) -> SupplierConfig | None:
         """The configured supplier with this partition key, or None."""
         return self._by_key.get(key)

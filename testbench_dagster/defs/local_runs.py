@@ -89,10 +89,9 @@ INSTANCE_SETTINGS: dict[str, Any] = {
 
 def dagster_environment(config: Config) -> dict[str, str]:
     """The variables every process needs that serves this installation in Dagster."""
-    home = Path(os.environ.get("DAGSTER_HOME") or config.home / "dagster").absolute()
     return {
         **PROCESS_ENVIRONMENT,
-        "DAGSTER_HOME": str(home),
+        "DAGSTER_HOME": str(config.dagster_home),
         "TESTBENCH_CONFIG": str(config.path),
         "TESTBENCH_HOME": str(config.home),
     }

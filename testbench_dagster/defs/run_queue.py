@@ -15,6 +15,7 @@ from typing import Any, cast
 import dagster as dg
 from dagster import Field, IntSource
 
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.defs.dagster_internals import (
     ConfigurableClassData,
     QueuedRunCoordinator,
@@ -41,6 +42,17 @@ class TestbenchRunQueue(QueuedRunCoordinator):
     def __init__(self, evaluations: int | None = None, **settings: Any) -> None:
         super().__init__(**settings)
         self._evaluations = evaluations
+        slots = super().get_run_queue_config().max_concurrent_runs
+        if slots == 0:
+            raise ConfigError(
+                "max_concurrent_runs in dagster.yaml is 0, so that no run begins; set it to the slots of all "
+                "workers (TESTBENCH_RUN_SLOTS)"
+            )
+        if evaluations is not None and not 1 <= evaluations <= (slots if slots > 0 else evaluations):
+            raise ConfigError(
+                f"evaluations in dagster.yaml is {evaluations}; set it to 1 or more "
+                f"(TESTBENCH_EVALUATION_SLOTS), and to no more than max_concurrent_runs, which is {slots}"
+            )
 
     @classmethod
     def config_type(cls) -> Any:

@@ -115,6 +115,12 @@ def refuse_beside_others(workspace: Workspace) -> Statement:
     return own
 
 
+def problem_beside_others(workspace: Workspace) -> str | None:
+    """What :func:`refuse_beside_others` would refuse an evaluation for now; None where it would not."""
+    own = statement(workspace.config, workspace.specs)
+    return refusal(workspace.documents, own, binding, catch_up_s=0)
+
+
 def evaluating(workspace: Workspace) -> AbstractContextManager[None]:
     """State what an evaluation in this process goes by, for as long as the context is open.
 

@@ -319,7 +319,7 @@ class DatasetStore:
             yield
         except (DBAPIError, UnicodeEncodeError, ValueError) as error:
             cause = getattr(error, "orig", error)
-            reason = str(cause).strip()
+            reason = " ".join(str(cause).split())  # PostgreSQL asks in a second line whether it runs
             if isinstance(cause, sqlite3.OperationalError) and "locked" not in reason:
                 raise worded(Path(self._url.database or ""), cause) from error
             if isinstance(error, IntegrityError):
@@ -336,7 +336,7 @@ class DatasetStore:
                 )
             raise StoreError(f"dataset store {self._shown}: {reason}{remedy}") from error
         except SQLAlchemyError as error:
-            raise StoreError(f"dataset store {self._shown}: {error}") from error
+            raise StoreError(f"dataset store {self._shown}: {' '.join(str(error).split())}") from error
 
 
 def open_datasets(home: Path, postgres_uri: str | None, *, any_schema: bool = False) -> DatasetStore:

@@ -56,6 +56,34 @@ def test_a_second_up_is_refused_with_who_serves_and_what_to_do(
         assert not killed
 
 
+def test_an_installation_that_has_anothers_dagster_home_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its variable is left over in the shell: two daemons would work on one storage of Dagster."""
+    monkeypatch.delenv("TESTBENCH_HOME", raising=False)
+    configs = []
+    for name in ("one", "other"):
+        path = tmp_path / name / "testbench.yaml"
+        path.parent.mkdir()
+        path.write_text("tasks: [{name: starter_logic}]\nsuppliers: []\n", encoding="utf-8")
+        configs.append(load_config(path))
+    one, other = configs
+    with alone_at_home(one, "http://127.0.0.1:3000"):
+        with alone_at_home(other, ""):
+            pass
+        monkeypatch.setenv("DAGSTER_HOME", str(one.home / "dagster"))
+        with pytest.raises(TestbenchError) as refused, alone_at_home(other, ""):
+            pytest.fail("two at a time")
+        monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://127.0.0.1:9/d")
+        with alone_at_home(other, ""):
+            pass
+    told = str(refused.value)
+    assert told.startswith(
+        f"`testbench up` works on Dagster's storage in {one.home}/dagster already: process "
+    )
+    assert told.endswith(", or unset DAGSTER_HOME to use the installation's own") and "\n" not in told
+
+
 @pytest.mark.slow(minutes=1)
 def test_one_up_at_a_time_and_the_next_after_a_kill_which_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "testbench.yaml"

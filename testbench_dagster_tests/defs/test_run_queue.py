@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.defs import dagster_internals as internals
 from testbench_dagster.defs.entry_points import code_origin
 from testbench_dagster.defs.kinds import EVALUATION_KIND, KIND_TAG, RESCORE_KIND
@@ -64,3 +65,25 @@ def test_limits_of_the_settings_hold_beside_it(instance: dg.DagsterInstance) -> 
     wanted = INSTANCE_SETTINGS["concurrency"]["runs"]
     assert limits.max_concurrent_runs == wanted["max_concurrent_runs"]
     assert list(limits.tag_concurrency_limits) == wanted["tag_concurrency_limits"]
+
+
+@pytest.mark.parametrize(
+    ("slots", "evaluations", "told"),
+    [
+        (0, 1, "max_concurrent_runs in dagster.yaml is 0"),
+        (2, 5, "evaluations in dagster.yaml is 5; set it to 1 or more"),
+        (2, 0, "evaluations in dagster.yaml is 0"),
+        (-1, -1, "evaluations in dagster.yaml is -1"),
+    ],
+)
+def test_slots_that_make_no_sense_are_refused(slots: int, evaluations: int, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        TestbenchRunQueue.from_config_value(None, {"max_concurrent_runs": slots, "evaluations": evaluations})
+
+
+@pytest.mark.parametrize(("slots", "evaluations"), [(1, 1), (4, 3), (-1, 8)])
+def test_slots_that_fit_are_taken(slots: int, evaluations: int) -> None:
+    queue = TestbenchRunQueue.from_config_value(
+        None, {"max_concurrent_runs": slots, "evaluations": evaluations}
+    )
+    assert queue.get_run_queue_config().max_concurrent_runs == slots

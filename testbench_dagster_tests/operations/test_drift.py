@@ -98,6 +98,10 @@ def test_one_store_is_evaluated_under_one_configuration(tmp_path: Path, mongo_da
         (failed,) = [line for line in checked.stdout.splitlines() if line.startswith("FAIL")]
         assert failed.startswith("FAIL  other machines: ")
         assert failed.partition(" goes by ")[2] == sentence.partition(" goes by ")[2]
+        planned = command(environment, "plan")
+        assert planned.returncode == 0
+        (told,) = [line for line in planned.stderr.splitlines() if "none of it would be relayed" in line]
+        assert told.partition(" goes by ")[2] == sentence.partition(" goes by ")[2]
         log = second / "server.log"
         with code_server(environment, log):
             told = "goes by another configuration than the code server on"

@@ -227,6 +227,7 @@ def test_unusable_urls_are_named_without_the_password(url):
         DatasetStore(url.format(port=servers.free_port())).tasks()
     assert "s3cret" not in str(caught.value)
     assert "postgresql://" in str(caught.value) or "TESTBENCH_POSTGRES_URI" in str(caught.value)
+    assert "\n" not in str(caught.value), "one line"
 
 
 def test_repr_hides_the_password():

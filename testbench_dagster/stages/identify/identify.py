@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from testbench_dagster.core.records.identity import (
+    MEMBERS_TOLD,
     ChangeRecord,
     GroupAssignment,
     IdentityGroupRecord,
@@ -52,7 +53,13 @@ from testbench_dagster.stages.identify.reading import (
     read_graded,
 )
 from testbench_dagster.stages.identify.score_streams import ScoreStreams
-from testbench_dagster.stages.identify.splits import kept_apart, record_departures, record_splits
+from testbench_dagster.stages.identify.splits import (
+    Watched,
+    kept_apart,
+    record_departures,
+    record_splits,
+    watch_groups,
+)
 from testbench_dagster.stages.identify.suspicions import refresh_suspicions
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
@@ -61,8 +68,8 @@ from testbench_dagster.stores.documents import Where, document_id, typed
 _MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
 #: Suppliers, of whole groups, whose scores are compared at a time: some 100 kB each while they are.
 _SUPPLIERS = 500
-#: Names of members that are written at a time, each of 20 to 70 bytes: every member tells all of its group.
-_NAMES = 300_000
+#: Records that are written at a time: with the members that they name some 5 kB each.
+_RECORDS = 2_000
 
 
 @dataclass
@@ -89,7 +96,12 @@ class IdentityReport:
     @property
     def groups(self) -> dict[str, list[str]]:
         """Members of the groups of several, by group."""
-        return {placed.group: placed.members for placed in self.documents if len(placed.members) > 1}
+        return {
+            group.id: list(group.members)
+            for grouping in self.groupings.values()
+            for group in grouping.groups
+            if len(group.members) > 1
+        }
 
 
 def identity_settings(workspace: Workspace) -> IdentitySettings:
@@ -120,12 +132,13 @@ def refresh_identity(
         recorded = record_changes(workspace, found, now)
         report.changes += recorded
         report.splits += record_departures(workspace, service, suppliers, _parting(workspace, found), now)
-        report.splits += record_splits(workspace, service, suppliers, now, identity_settings(workspace))
+        splits, watched = watch_groups(workspace, service, suppliers, now, identity_settings(workspace))
+        report.splits += splits
         if any(change.cut for change in recorded):
             suppliers = _by_service(workspace).get(service, [])
             answers = answers.since(cuts_of(suppliers))
         report.n_answers += len(answers)
-        evidence = _group(workspace, service, suppliers, answers, now, report)
+        evidence = _group(workspace, service, suppliers, answers, watched, now, report)
         if services is None:
             report.suspicions += refresh_suspicions(
                 workspace, service, suppliers, evidence, report.groupings[service], answers, now
@@ -158,7 +171,7 @@ def detect_changes(
         found = find_changes(read_answers(workspace, service, chosen, now), settings, cut_at=cuts_of(chosen))
         found += _score_changes(workspace, service, suppliers, chosen, now)
         new = record_changes(workspace, found, now)
-        split = record_splits(workspace, service, suppliers, now, settings, evaluated=wanted)
+        split = record_splits(workspace, service, suppliers, now, settings, wanted)
         if split or any(change.cut for change in new):
             refresh_identity(workspace, services=[service], now=now)
         recorded += new
@@ -238,6 +251,7 @@ def _group(
     service: str,
     suppliers: Sequence[Supplier],
     answers: AnswerTable,
+    watched: Watched,
     now: datetime,
     report: IdentityReport,
 ) -> Evidence:
@@ -262,25 +276,26 @@ def _group(
         proxy, rotates_at = _elected(
             group, grouping, previous, availability, alive, references, now, settings
         )
-        members = list(group.members)  # one list for all: each their own were as many as pairs
+        told = list(group.members[:MEMBERS_TOLD])
         records += [
             _record(
                 service,
                 key,
                 group,
-                members,
+                told,
                 proxy,
                 rotates_at,
                 grouping,
                 suspects.get(key),
                 cuts.get(key),
                 apart.splits.get(key),
+                watched.stamp(key, group, proxy, now),
                 now,
             )
-            for key in members
+            for key in group.members
         ]
-    for some in _told_together(records):
-        typed.upsert(workspace.documents, IdentityGroupRecord, some)
+    for start in range(0, len(records), _RECORDS):
+        typed.upsert(workspace.documents, IdentityGroupRecord, records[start : start + _RECORDS])
     report.documents += records
     report.suspects |= suspects
     return evidence
@@ -427,25 +442,27 @@ def _record(
     service: str,
     key: str,
     group: Group,
-    members: list[str],
+    told: list[str],
     proxy: str,
     rotates_at: datetime | None,
     grouping: Grouping,
     suspect: str | None,
     cut_at: datetime | None,
     split: KnownSplit | None,
+    watched: tuple[datetime | None, str | None],
     now: datetime,
 ) -> IdentityGroupRecord:
     profile = grouping.profiles[key]
     like = grouping.pair(key, proxy) if key != proxy else None
-    alone = len(members) == 1
+    alone = len(group.members) == 1
     return IdentityGroupRecord(
         id=key,
         service=service,
         group=group.id,
         proxy=proxy,
         role="alone" if alone else "proxy" if key == proxy else "member",
-        members=members,
+        members=told,
+        n_members=len(group.members),
         since=group.since[key],
         rotates_at=rotates_at,
         compared_at=now,
@@ -465,21 +482,9 @@ def _record(
         reason=profile.reason if split is None else f"{split.reason}; {profile.reason}",
         cut_at=cut_at,
         split_at=None if split is None else split.at,
+        watched_at=watched[0],
+        watched_as=watched[1],
     )
-
-
-def _told_together(records: Iterable[IdentityGroupRecord]) -> Iterator[list[IdentityGroupRecord]]:
-    """Records of so many members together that what is written at a time is some 20 MB at most."""
-    batch: list[IdentityGroupRecord] = []
-    named = 0
-    for one in records:
-        batch.append(one)
-        named += len(one.members)
-        if named >= _NAMES:
-            yield batch
-            batch, named = [], 0
-    if batch:
-        yield batch
 
 
 def _by_service(workspace: Workspace) -> dict[str, list[Supplier]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd, AttemptsOfTask
+from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd, AttemptsOfSupplierAtTask
 from testbench_dagster.core.records.scores import UNSCORABLE, GradedScore, ScoredText
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
@@ -32,7 +32,8 @@ PROMPTS = 240
 _NAMED = 250
 #: How far back availability looks.
 AVAILABILITY = timedelta(days=7)
-_UNANSWERED = [fault.value for fault in Fault if not fault.answered]
+#: Faults of attempts that brought no answer.
+UNANSWERED = [fault.value for fault in Fault if not fault.answered]
 
 
 def read_answers(
@@ -144,27 +145,35 @@ def read_graded(
                 yield answer
 
 
-def read_failed(workspace: Workspace, suppliers: Sequence[Supplier], now: datetime) -> Iterator[GradedAnswer]:
+def read_failed(
+    workspace: Workspace, suppliers: Sequence[Supplier], now: datetime, *, unsettled: set[str] | None = None
+) -> Iterator[GradedAnswer]:
     """Yield the docs that suppliers left unanswered for good, at the worst value, as their windows say.
 
     Those answered in a way that no score can be made of come with :func:`read_graded`. Void docs are not
-    there, nor are those of metrics that know no worst value from 0 to 1.
+    there, nor are those of metrics that know no worst value from 0 to 1. To ``unsettled`` are added those of
+    whom docs may come or go though they answer nothing more: by the clock, or by what others answer.
     """
     current = ((spec, workspace.datasets.current(spec.name)) for spec in workspace.specs if not spec.signs)
     tasks = {spec.name: (spec, registration) for spec, registration in current if registration is not None}
     others = Peers(workspace, now)
     max_age_days = workspace.config.settings.sampling.max_age_days
     oldest = now - max((spec.max_age(max_age_days) for spec, _ in tasks.values()), default=timedelta(0))
-    for supplier in suppliers if tasks else ():
+    lost: dict[str, set[str]] = defaultdict(set)
+    for start in range(0, len(suppliers), _NAMED) if tasks else ():
         where: dict[str, Any] = {
-            "supplier": supplier.key,
+            "supplier": {"in": sorted(supplier.key for supplier in suppliers[start : start + _NAMED])},
             "task": {"in": sorted(tasks)},
-            "fault": {"in": _UNANSWERED},
+            "fault": {"in": UNANSWERED},
             "finished_at": {"gt": oldest},
         }
-        lost = {row.task for row in typed.group(workspace.documents, AttemptsOfTask, where)}
-        some = [tasks[name] for name in sorted(lost) if tasks[name][0].asked_of(supplier)]
+        for row in typed.group(workspace.documents, AttemptsOfSupplierAtTask, where):
+            lost[row.supplier].add(row.task)
+    for supplier in suppliers:
+        some = [tasks[name] for name in sorted(lost[supplier.key]) if tasks[name][0].asked_of(supplier)]
         for name, window in samples_by_task(workspace, supplier, some, now, others) if some else ():
+            if window.unsettled and unsettled is not None:
+                unsettled.add(supplier.key)
             spec, registration = tasks[name]
             pair = primary_pair(spec, registration)
             samples = [*window.samples, *window.beyond]

@@ -104,7 +104,7 @@ def test_groups_are_the_same_however_many_are_read_and_written_at_a_time(
     told = {name: (one["group"], one["members"], one["reason"]) for name, one in stored(workspace).items()}
     workspace.documents.purge(IDENTITY_GROUPS, {"service": "external"})
     monkeypatch.setattr(identify, "_SUPPLIERS", 1)
-    monkeypatch.setattr(identify, "_NAMES", 1)
+    monkeypatch.setattr(identify, "_RECORDS", 1)
     refresh_identity(workspace, now=NOW)
     assert told == {
         name: (one["group"], one["members"], one["reason"]) for name, one in stored(workspace).items()

@@ -4,7 +4,8 @@
 
 Every supplier answered the first docs of each task, as many as identity compares, and a tenth of them again;
 all is scored, equal answers alike. So many suppliers at a time are of one model. Facts are written past the
-store. Then all are compared, which stores groups and looks for suspicions, and once more with known groups.
+store. Then all are compared, which stores groups and looks for suspicions, once more with known groups, and
+again when a tenth of the suppliers was evaluated since.
 CPU is that of this process: what MongoDB itself takes comes on top, beside it.
 """
 
@@ -49,7 +50,7 @@ PARTS = [
     "read_answers",
     "find_changes",
     "record_changes",
-    "record_splits",
+    "watch_groups",
     "kept_apart",
     "read_graded",
     "read_failed",
@@ -91,6 +92,24 @@ def fill(workspace: Workspace, suppliers: int, twins: int) -> datetime:
     put_in_bulk(workspace, ATTEMPTS, attempts)
     put_in_bulk(workspace, SCORES, scores)
     return START + timedelta(days=3)
+
+
+def evaluate(workspace: Workspace, suppliers: int, now: datetime) -> None:
+    """Store what an evaluation of every tenth supplier brings: two docs of each task, answered as before."""
+    registered = [r for spec in workspace.specs if (r := workspace.datasets.current(spec.name)) is not None]
+    attempts: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
+    for number in range(0, suppliers, 10):
+        key = f"supplier{number:03}@external"
+        for registration in registered:
+            where = {"supplier": key, "task": registration.task, "position": {"lt": 2}, "round": 1}
+            for known in workspace.documents.find(ATTEMPTS, where, fields=["doc_id", "opening"]):
+                said = known["opening"]
+                attempt = _attempt(key, registration, known["doc_id"], 9, now, said)
+                attempts.append(attempt)
+                scores.append(_score(registration, attempt, float(said[2] < "7")))
+    put_in_bulk(workspace, ATTEMPTS, attempts)
+    put_in_bulk(workspace, SCORES, scores)
 
 
 def _attempt(
@@ -211,8 +230,11 @@ def measure(suppliers: int, tasks: int, twins: int) -> None:
         child = os.fork()  # whose memory is counted from here on
         if child == 0:
             with Workspace(load_config(path)) as workspace:
-                for turn in ("from nothing", "once more"):
-                    compare(workspace, turn, now)
+                compare(workspace, "from nothing", now)
+                now += timedelta(hours=4)
+                compare(workspace, "once more", now)
+                evaluate(workspace, suppliers, now + timedelta(hours=2))
+                compare(workspace, "a tenth evaluated since", now + timedelta(hours=4))
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
 
@@ -225,7 +247,8 @@ def compare(workspace: Workspace, turn: str, now: datetime) -> None:
         cpu, wall = time.process_time() - start, time.perf_counter() - wall
     sizes = sorted((len(members) for members in report.groups.values()), reverse=True)
     print(
-        f"{turn}: {cpu:.1f} s of CPU, {wall:.0f} s, {peak():,.0f} MB; {report.n_answers:,} answers, "
+        f"{turn}: {cpu:.1f} s of CPU, {1000 * cpu / report.n_suppliers:.1f} ms a supplier, {wall:.0f} s, "
+        f"{peak():,.0f} MB; {report.n_answers:,} answers, "
         f"{len(sizes)} groups of {sizes[:3]}, {len(report.changes)} changes, "
         f"{len(report.suspicions)} suspicions"
     )

@@ -19,7 +19,7 @@ from testbench_dagster.identity.kernel import Answer
 from testbench_dagster.identity.mixtures import Suspect
 from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.power import needed_prompts
-from testbench_dagster.identity.proxies import Election, elect
+from testbench_dagster.identity.proxies import Election, elect, stays
 from testbench_dagster.identity.routers import Router, RouterSettings, find_routers
 from testbench_dagster.identity.score_changes import score_change
 from testbench_dagster.identity.score_differences import ScoreStream
@@ -59,5 +59,6 @@ __all__ = [
     "find_routers",
     "needed_prompts",
     "score_change",
+    "stays",
     "stretch",
 ]

@@ -58,7 +58,7 @@ def common_docs(
         given = theirs.get((one.task, one.doc)) if one.value is not None else None
         if given is None or one.value is None:
             continue
-        nearest = min(given, key=lambda answer: abs(answer.at - one.at))
+        nearest = given[0] if len(given) == 1 else min(given, key=lambda answer: abs(answer.at - one.at))
         at = max(one.at, nearest.at)
         if nearest.value is not None and (since is None or at > since):
             pairs.append(CommonDoc(at, one.task, one.doc, one.value - nearest.value))

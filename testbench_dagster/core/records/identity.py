@@ -123,8 +123,8 @@ class IdentityGroupRecord(Record):
     proxy: str = queryable("key of the member that is asked in full")
     role: Literal["alone", "proxy", "member"] = queryable("what it is in its group")
     members: list[str] = content(
-        "keys of the members, its own among them; of more than 100 the first 100: all are those with the same "
-        "`group` and `compared_at`"
+        "keys of the members, its own among them; of more than 100 the first 100 only: all of them have the "
+        "same `group` and `compared_at`"
     )
     since: datetime = queryable("since when it is in this group")
     rotates_at: datetime | None = queryable("when another member becomes the proxy, null for who is alone")
@@ -152,7 +152,8 @@ class IdentityGroupRecord(Record):
         "when it was split off its group, as long as it is kept apart from it", default=None
     )
     n_members: int | None = content(
-        "how many members there are; null in records of earlier versions, whose `members` are all", default=None
+        "how many members there are; null in records of earlier versions, whose `members` are all",
+        default=None,
     )
     watched_at: datetime | None = queryable(
         "when all its scores were last compared with its proxy's; of newer ones those are that came until "

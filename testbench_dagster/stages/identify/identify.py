@@ -41,6 +41,7 @@ from testbench_dagster.identity import (
     find_divergence,
     find_groups,
     score_change,
+    stays,
 )
 from testbench_dagster.identity.content import graded_by_supplier
 from testbench_dagster.identity.evidence import Evidence
@@ -263,7 +264,6 @@ def _group(
     grouping = _grouped(workspace, suppliers, evidence, answers, list(previous.values()), apart.pairs, now)
     report.groupings[service] = grouping
     suspects = {suspect.supplier: suspect.wording for suspect in grouping.suspects}
-    availability = read_availability(workspace, service, now)
     failing = {
         plan.id
         for plan in typed.find(workspace.documents, FailedEvaluations, {"service": service})
@@ -271,11 +271,15 @@ def _group(
     }
     alive = {s.key for s in suppliers} - failing
     references = [key for key in workspace.config.settings.reference_keys if key in alive]
+    elections = [
+        _Election(group, _trusted(group, references), _before(group, previous)) for group in grouping.groups
+    ]
+    voted = {key for one in elections if one.held(alive, now) for key in one.group.members}
+    availability = read_availability(workspace, voted, now)
     records: list[IdentityGroupRecord] = []
-    for group in grouping.groups:
-        proxy, rotates_at = _elected(
-            group, grouping, previous, availability, alive, references, now, settings
-        )
+    for election in elections:
+        group = election.group
+        proxy, rotates_at = _elected(election, grouping, availability, alive, now, settings)
         told = list(group.members[:MEMBERS_TOLD])
         records += [
             _record(
@@ -335,22 +339,35 @@ def _grouped(
 ) -> Grouping:
     """Groups of who begins answers alike and, where that would join them anew, gives whole answers alike."""
     settings = evidence.settings
-    by_beginnings = find_groups(evidence, settings, previous, now=now, apart=apart)
+    grouping = find_groups(evidence, settings, previous, now=now, apart=apart)
     before = {one.supplier: one.group for one in previous}
-    joining = {
-        member
-        for group in by_beginnings.groups
+    joining = [
+        group.members
+        for group in grouping.groups
         if len({before.get(member, member) for member in group.members}) > 1
-        for member in group.members
-    }
+    ]
     if not joining:
-        return by_beginnings
+        return grouping
+    del grouping  # its tables are as large as those of the next
+    content, differing = _whole(workspace, suppliers, answers, joining, settings, now)
+    return find_groups(evidence, settings, previous, now=now, content=content, apart=apart | differing)
+
+
+def _whole(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier],
+    answers: AnswerTable,
+    groups: Sequence[Sequence[str]],
+    settings: IdentitySettings,
+    now: datetime,
+) -> tuple[Content, set[tuple[str, str]]]:
+    """Whole answers of the members of groups, and pairs of members whose scores of common docs differ."""
     by_key = {supplier.key: supplier for supplier in suppliers}
     tasks = [spec.name for spec in workspace.specs if not spec.signs]
     first = docs_per_task(workspace, suppliers)
     content = Content(settings=settings)
     differing: set[tuple[str, str]] = set()
-    wanted = ([by_key[m] for m in group.members if m in joining] for group in by_beginnings.groups)
+    wanted = ([by_key[member] for member in members] for members in groups)
     for some in _batches(wanted):
         chosen = [supplier for group in some for supplier in group]
         graded = list(read_graded(workspace, chosen, now, first=first))
@@ -358,13 +375,13 @@ def _grouped(
         delivered = graded_by_supplier([*graded, *read_failed(workspace, chosen, now)])
         differing |= _differing(some, delivered, tasks, settings)
     signing = {spec.name for spec in workspace.specs if spec.signs}
-    for supplier in sorted(joining) if signing else ():
+    for supplier in sorted(member for members in groups for member in members) if signing else ():
         content.add(
             GradedAnswer(one.supplier, one.family, one.prompt, one.at, one.answer_prefix, None)
             for one in answers.of_supplier(supplier)
             if one.family in signing
         )
-    return find_groups(evidence, settings, previous, now=now, content=content, apart=apart | differing)
+    return content, differing
 
 
 def _batches(groups: Iterable[list[Supplier]]) -> Iterator[list[list[Supplier]]]:
@@ -405,37 +422,59 @@ def _differing(
     return found
 
 
+@dataclass(frozen=True)
+class _Election:
+    """What decides who stands for a group: a member that is ``trusted``, or who stood for it ``before``."""
+
+    group: Group
+    trusted: str | None
+    before: Assignment | None
+
+    def held(self, alive: set[str], now: datetime) -> bool:
+        """Whether members are compared by how available they were."""
+        members = self.group.members
+        alone = len(members) == 1 or self.trusted is not None
+        return not alone and not stays(members, alive=alive, previous=self.before, now=now)
+
+
+def _trusted(group: Group, references: Sequence[str]) -> str | None:
+    """The first of the references that is a member."""
+    return next((key for key in references if key in group.members), None)
+
+
+def _before(group: Group, previous: Mapping[str, Assignment]) -> Assignment | None:
+    """A member's place in the same group when it was compared last."""
+    return next(
+        (p for key in group.members if (p := previous.get(key)) is not None and p.group == group.id), None
+    )
+
+
 def _elected(
-    group: Group,
+    election: _Election,
     grouping: Grouping,
-    previous: dict[str, Assignment],
     availability: Mapping[str, float],
     alive: set[str],
-    references: Sequence[str],
     now: datetime,
     settings: IdentitySettings,
 ) -> tuple[str, datetime | None]:
     """Who stands for a group, and until when; None where nobody else's turn comes."""
-    if len(group.members) == 1:
-        return group.members[0], None
-    trusted = next((key for key in references if key in group.members), None)
-    if trusted is not None:
+    members = election.group.members
+    if len(members) == 1:
+        return members[0], None
+    if election.trusted is not None:
         # it is asked all docs anyhow; so every doc that a member is asked is one to compare the two on
-        return trusted, None
-    before = next(
-        (p for key in group.members if (p := previous.get(key)) is not None and p.group == group.id), None
-    )
-    election = elect(
-        group.members,
+        return election.trusted, None
+    made = elect(
+        members,
         availability=availability,
-        self_agreement={key: grouping.profiles[key].self_agreement for key in group.members},
+        self_agreement={key: grouping.profiles[key].self_agreement for key in members},
         alive=alive,
-        previous=before,
+        previous=election.before,
         now=now,
         rng=random.SystemRandom(),
         settings=settings,
     )
-    return election.proxy, election.rotates_at
+    return made.proxy, made.rotates_at
 
 
 def _record(

@@ -12,14 +12,14 @@ from typing import Any
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd, AttemptsOfSupplierAtTask
+from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptRecord, AttemptsOfSupplierAtTask
 from testbench_dagster.core.records.scores import UNSCORABLE, GradedScore, ScoredText
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.identity import Answer, GradedAnswer
 from testbench_dagster.scoring.failures import failures_of, is_mean
-from testbench_dagster.scoring.reliability import Minutes, availability
+from testbench_dagster.scoring.reliability import share_of_minutes
 from testbench_dagster.scoring.rows import is_finite, primary_pair, value_of
 from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.score.states import Peers
@@ -30,10 +30,15 @@ from testbench_dagster.stores.documents import typed
 PROMPTS = 240
 #: Suppliers that a query names; of more it reads all of their service.
 _NAMED = 250
+#: Suppliers whose attempts the store counts at once.
+_COUNTED = 1_000
 #: How far back availability looks.
 AVAILABILITY = timedelta(days=7)
 #: Faults of attempts that brought no answer.
 UNANSWERED = [fault.value for fault in Fault if not fault.answered]
+_AVAILABLE, _UNAVAILABLE = (
+    [fault.value for fault in Fault if fault.row.available is available] for available in (True, False)
+)
 
 
 def read_answers(
@@ -208,11 +213,24 @@ def docs_per_task(workspace: Workspace, suppliers: Sequence[Supplier]) -> int:
     return max(2, -(-PROMPTS // max(1, tasks)))
 
 
-def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:
-    """The availability of the suppliers of a service over the last week; who was not asked is left out."""
-    where = {"service": service, "finished_at": {"gt": now - AVAILABILITY}}
-    minutes: dict[str, Minutes] = defaultdict(Minutes)
-    for attempt in typed.find(workspace.documents, AttemptEnd, where):
-        minutes[attempt.supplier].add(attempt)
-    found = {supplier: availability([counts.packed()]) for supplier, counts in minutes.items()}
-    return {supplier: share for supplier, share in found.items() if share is not None}
+def read_availability(workspace: Workspace, suppliers: Collection[str], now: datetime) -> Mapping[str, float]:
+    """The availability of suppliers over the last week; who was not asked is left out. The store counts."""
+    found: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    ordered = sorted(suppliers)
+    for start in range(0, len(ordered), _COUNTED):
+        where: dict[str, Any] = {
+            "supplier": {"in": ordered[start : start + _COUNTED]},
+            "finished_at": {"gt": now - AVAILABILITY},
+            "fault": {"in": [*_AVAILABLE, *_UNAVAILABLE]},
+        }
+        for supplier, *minutes in typed.minutes(
+            workspace.documents,
+            AttemptRecord,
+            by="supplier",
+            time="finished_at",
+            field="fault",
+            values=_AVAILABLE,
+            where=where,
+        ):
+            found[supplier].append((minutes[0], minutes[1], minutes[2]))
+    return {supplier: share_of_minutes(minutes) for supplier, minutes in found.items()}

@@ -26,7 +26,12 @@ from typing import TYPE_CHECKING, Any
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptsOfTask
-from testbench_dagster.core.records.identity import ProxyOfSupplier, ScoreLevel, ScoreStreamRecord, StreamedTask
+from testbench_dagster.core.records.identity import (
+    ProxyOfSupplier,
+    ScoreLevel,
+    ScoreStreamRecord,
+    StreamedTask,
+)
 from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.records.scores import UNSCORABLE, DatedScore
 from testbench_dagster.core.supplier import Supplier

@@ -22,7 +22,7 @@ from testbench_dagster.core.records.identity import GroupAssignment, WatchedMemb
 from testbench_dagster.core.records.scores import ScoresOfSupplier
 from testbench_dagster.core.records.splits import KnownSplit, SplitRecord
 from testbench_dagster.core.supplier import Supplier
-from testbench_dagster.core.versions import SPLITS, scorer_version
+from testbench_dagster.core.versions import SPLITS, WINDOWS, scorer_version
 from testbench_dagster.core.wording import counted
 from testbench_dagster.identity import (
     Change,
@@ -74,9 +74,7 @@ class Watched:
     at: Mapping[str, datetime]
     made_by: Callable[[str], str]
 
-    def stamp(
-        self, key: str, group: Group, proxy: str, now: datetime
-    ) -> tuple[datetime | None, str | None]:
+    def stamp(self, key: str, group: Group, proxy: str, now: datetime) -> tuple[datetime | None, str | None]:
         """``watched_at`` and ``watched_as`` of a member as it is placed now; None where all is to be read.
 
         Nothing counts of what both answered before one of them joined.
@@ -179,7 +177,7 @@ def _plan(workspace: Workspace, found: Iterable[SplitRecord], now: datetime) -> 
 def _made_by(
     workspace: Workspace, suppliers: Sequence[Supplier], settings: IdentitySettings
 ) -> Callable[[str], str]:
-    """By supplier a hash of what compares its scores: this code, its constants, the tasks that it is asked."""
+    """By supplier a hash of what compares its scores: this code, its constants, the tasks it is asked."""
     max_age_days = workspace.config.settings.sampling.max_age_days
     tasks: dict[str, list[object]] = {}
     for spec in workspace.specs:
@@ -195,13 +193,14 @@ def _made_by(
     restricted = [spec for spec in workspace.specs if not spec.applies.for_everybody]
     by_key = {supplier.key: supplier for supplier in suppliers}
     made: dict[tuple[str, ...], str] = {}
+    versions = [SPLITS.number, WINDOWS.number]  # which docs were left unanswered for good windows say
 
     def made_by(key: str) -> str:
         if key not in by_key:  # joined meanwhile: it is compared next time
             return ""
         spared = tuple(spec.name for spec in restricted if not spec.asked_of(by_key[key]))
         if spared not in made:
-            made[spared] = content_hash([SPLITS.number, repr(settings), tasks, list(spared)])[:16]
+            made[spared] = content_hash([*versions, repr(settings), tasks, list(spared)])[:16]
         return made[spared]
 
     return made_by
@@ -316,7 +315,7 @@ class _Look:
         return records if typed.put_new(self._documents, SplitRecord, records) else []
 
     def _batches(self, groups: Iterable[_Members]) -> Iterator[list[tuple[_Members, str]]]:
-        """Members that are looked at, so many together that their answers lie in memory and queries are few."""
+        """Members that are looked at, so many together that answers lie in memory and queries are few."""
         batch: list[tuple[_Members, str]] = []
         whose: set[str] = set()
         for one in groups:

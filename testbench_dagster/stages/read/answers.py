@@ -410,7 +410,9 @@ def _peers_values(
     for start in range(0, len(ordered), 2 * PEERS):
         batch = [key for key in ordered[start : start + 2 * PEERS] if key != supplier.key]
         keys = [*batch, supplier.key]
-        group_of |= {key: placed.group for key, placed in typed.by_id(documents, ProxyOfSupplier, keys).items()}
+        group_of |= {
+            key: placed.group for key, placed in typed.by_id(documents, ProxyOfSupplier, keys).items()
+        }
         groups.add(group_of[supplier.key])
         here = typed.by_id(documents, RosterRow, batch)
         for key in batch:

@@ -27,9 +27,7 @@ def identity_groups(documents: DocumentStore, suppliers: Iterable[str]) -> dict[
     }
 
 
-def members_of(
-    documents: DocumentStore, placed: Collection[IdentityGroupRecord]
-) -> dict[str, Sequence[str]]:
+def members_of(documents: DocumentStore, placed: Collection[IdentityGroupRecord]) -> dict[str, Sequence[str]]:
     """By supplier all members of its group, its own key among them; those of one group share one list.
 
     Records name those of small groups. Of large ones members are who was placed in the group by the same

@@ -131,7 +131,10 @@ def test_the_availability_of_an_election_is_that_of_minutes_of_the_last_week(ope
     answer(workspace, "a2", range(2), "a", NOW - 24 * HOUR)
     answer(workspace, "a2", range(2, 9), "a", NOW - 8 * 24 * HOUR, fault="supplier_http")
     answer(workspace, "a3", range(2), "a", NOW - 24 * HOUR, fault="internal")
-    assert read_availability(workspace, "external", NOW) == {key("a1"): 3 / 4, key("a2"): 1.0}
+    assert read_availability(workspace, [key("a1"), key("a2"), key("b1")], NOW) == {
+        key("a1"): 3 / 4,
+        key("a2"): 1.0,
+    }
 
 
 def test_the_planner_asks_members_audits_and_probes_only(open_workspace: Opener) -> None:

@@ -329,6 +329,7 @@ SPLITS = Version(
         "testbench_dagster.identity.content:GradedAnswer",
         "testbench_dagster.identity.content:graded_by_supplier",
         "testbench_dagster.identity.splits",
+        "testbench_dagster.scoring.bounds",
         "testbench_dagster.scoring.failures",
         "testbench_dagster.scoring.rows:is_finite",
         "testbench_dagster.scoring.rows:primary_pair",

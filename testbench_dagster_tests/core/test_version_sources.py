@@ -97,6 +97,7 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "stages.score.states": "which docs failed: WINDOWS",
     },
     "SPLITS": {
+        "core.faults": "how docs end: WINDOWS, whose number the hash has",
         "core.wording": "numbers in words",
         "identity.settings": "constants, which the hash has beside the number",
         "stages.identify.reading:_NAMED": "how many are asked for with one query",

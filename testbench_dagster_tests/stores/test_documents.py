@@ -327,8 +327,7 @@ def test_minutes_by_what_they_came_to(store):
             "owner": draw.choice(["a", "b", None]),
             "at": None
             if draw.random() < 0.1
-            else datetime(1969, 12, 31, 23, 50, tzinfo=UTC)
-            + timedelta(seconds=draw.randrange(1_500), milliseconds=number),
+            else start + timedelta(seconds=draw.randrange(1_500), milliseconds=number),
         }
         for number in range(400)
     ]

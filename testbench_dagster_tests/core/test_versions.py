@@ -28,7 +28,7 @@ LOOKED_AT = {
     "WINDOWS": (9, "7be215f1d35e08ae471d548496277a39779b485805a81b5765e6c7ded8ef9dea"),
     "PLANS": (10, "0a7d1afc092eb594650f545087fde1242c9c121fb35935c9a4afbe9900ab1fb4"),
     "SCORE_STREAMS": (2, "c6ceaf116c57ed7930ea4805101a2a3f4cfccd0ae877819707ffd330f1693848"),
-    "SPLITS": (1, "0292db7864c179509c1de9ca96497680503ec9d7855f8ff73c1c75e7239bbcb5"),
+    "SPLITS": (1, "cad8ff94024658c30408a74cc95a8d99c747e79d624fd019aef4ca9f3b346507"),
     "PUBLIC_GAPS": (1, "60bd6195bba3336f1ca7474b882c1b4c82296b94a423b83a505b0189d7802503"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

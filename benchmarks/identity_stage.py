@@ -29,6 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import random
 
+from pymongo import MongoClient
+
 from testbench_dagster.config import load_config
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
@@ -267,6 +269,10 @@ def main() -> None:
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         server = None if args.sqlite else stack.enter_context(servers.mongo_server())
+        if server is not None:
+            with MongoClient(server) as client:  # tests make do with little memory, which takes hours here
+                cache = {"wiredTigerEngineRuntimeConfig": "cache_size=4G"}
+                client.admin.command({"setParameter": 1, **cache})
         for suppliers in args.suppliers:
             with contextlib.ExitStack() as one:
                 os.environ.pop("TESTBENCH_MONGO_URI", None)

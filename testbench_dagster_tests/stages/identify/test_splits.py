@@ -10,7 +10,12 @@ import pytest
 
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
 from testbench_dagster.stages.discover.roster import active_suppliers
-from testbench_dagster.stages.identify.identify import detect_changes, refresh_identity
+from testbench_dagster.stages.identify.identify import (
+    detect_changes,
+    identity_settings,
+    refresh_identity,
+)
+from testbench_dagster.stages.identify.splits import watch_groups
 from testbench_dagster.stages.identify.views import identity_rows, pair_rows
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.rank import leaderboard
@@ -19,6 +24,7 @@ from testbench_dagster.stages.summarize.refresh import refresh_summaries
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, SPLITS
+from testbench_dagster_tests.growing import Reads, counted_reads
 from testbench_dagster_tests.stages.identify.answers import HOUR, NOW, key, stored
 from testbench_dagster_tests.stages.identify.town import (
     LOGIC,
@@ -78,6 +84,28 @@ def test_thirty_docs_are_needed_and_probes_count_among_them(town: Open) -> None:
         few.docs(name, range(30))
     refresh_identity(few.workspace, now=NOW)
     assert few.groups()["c1"] == ["c1"], "equal answers that begin with nothing of their own are not enough"
+
+
+def test_what_was_compared_is_not_read_again_however_much_there_is(town: Open) -> None:
+    """Documents and keys that the store looks at: an index finds what was stored since."""
+    place = town("a1", "a2", "a3")
+    merged(place, "a1", "a2", "a3")
+    suppliers = active_suppliers(place.workspace)
+
+    def reads() -> Reads:
+        settings = identity_settings(place.workspace)
+        with counted_reads(place.workspace) as counted:
+            watch_groups(place.workspace, "external", suppliers, NOW - 18 * HOUR, settings)
+            return counted()
+
+    few = reads()
+    for name in ("a1", "a2", "a3"):
+        place.docs(name, range(50, 200), NOW - 90 * HOUR)
+        place.probes(name, "a", NOW - 80 * HOUR)
+    many = reads()
+    assert many.returned == few.returned and many.examined <= few.examined + 100, "of 1,000 more"
+    place.docs("a1", range(200, 202), NOW - 19 * HOUR)
+    assert reads().examined > 2 * many.examined
 
 
 @pytest.mark.slow

@@ -62,6 +62,8 @@ def read_answers(
         "finished_at": {"gt": now - timedelta(days=workspace.config.settings.sampling.max_age_days)},
         "opening": {"ne": None},
     }
+    if not signing:  # else two queries would each look at all attempts of a service
+        where["position"] = {"lt": per_task}
     for row in typed.find(workspace.documents, AnswerPrefix, where):
         supplier, at = row.supplier, row.finished_at
         if supplier not in cuts or (row.position >= per_task and row.task not in signing):

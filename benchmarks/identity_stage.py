@@ -4,8 +4,9 @@
 
 Every supplier answered the first docs of each task, as many as identity compares, and a tenth of them again;
 all is scored, equal answers alike. So many suppliers at a time are of one model. Facts are written past the
-store. Then all are compared, which stores groups and looks for suspicions, once more with known groups, and
-again when a tenth of the suppliers was evaluated since.
+store. Then all are compared, which stores groups and looks for suspicions, once more with known groups, again
+when a tenth of the suppliers was evaluated since, and last with all scores to be compared anew, as after an
+upgrade.
 CPU is that of this process: what MongoDB itself takes comes on top, beside it.
 """
 
@@ -34,6 +35,7 @@ from pymongo import MongoClient
 from testbench_dagster.config import load_config
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.versions import scorer_version
@@ -41,8 +43,8 @@ from testbench_dagster.stages.discover.roster import refresh_roster
 from testbench_dagster.stages.identify import identify
 from testbench_dagster.stages.identify.reading import PROMPTS
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import document_id
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
+from testbench_dagster.stores.documents import document_id, typed
+from testbench_dagster.stores.documents.collections import ATTEMPTS, IDENTITY_GROUPS, SCORES
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.growing import Size, configure, put_in_bulk, register_over_one_dataset
 
@@ -112,6 +114,12 @@ def evaluate(workspace: Workspace, suppliers: int, now: datetime) -> None:
                 scores.append(_score(registration, attempt, float(said[2] < "7")))
     put_in_bulk(workspace, ATTEMPTS, attempts)
     put_in_bulk(workspace, SCORES, scores)
+
+
+def forget_what_was_compared(workspace: Workspace) -> None:
+    """Leave the records of groups as earlier versions wrote them."""
+    keys = [group.id for group in typed.find(workspace.documents, ProxyOfSupplier)]
+    workspace.documents.amend(IDENTITY_GROUPS, {key: {"watched_at": None} for key in keys})
 
 
 def _attempt(
@@ -237,6 +245,8 @@ def measure(suppliers: int, tasks: int, twins: int) -> None:
                 compare(workspace, "once more", now)
                 evaluate(workspace, suppliers, now + timedelta(hours=2))
                 compare(workspace, "a tenth evaluated since", now + timedelta(hours=4))
+                forget_what_was_compared(workspace)
+                compare(workspace, "all anew", now + timedelta(hours=6))
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
 

@@ -52,7 +52,7 @@ from testbench_dagster.board import links
 from testbench_dagster.config import load_config
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.ids import attempt_document_id
-from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.identity import MEMBERS_TOLD, ChangeRecord, IdentityGroupRecord
 from testbench_dagster.core.records.rankings import SupplierSnapshotRecord
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.supplier import Supplier
@@ -186,7 +186,8 @@ def _member(service: str, key: str, members: list[str]) -> IdentityGroupRecord:
     return IdentityGroupRecord(
         id=key, service=service, group=f"group of {proxy}", proxy=proxy,
         role="alone" if len(members) == 1 else "proxy" if key == proxy else "member",
-        members=members, since=NOW - timedelta(days=20), rotates_at=NOW + timedelta(days=10), compared_at=NOW,
+        members=members[:MEMBERS_TOLD], n_members=len(members),
+        since=NOW - timedelta(days=20), rotates_at=NOW + timedelta(days=10), compared_at=NOW,
         n_prompts=300, self_agreement=0.97, self_low=0.9, self_high=0.99, repeats=30,
         agreement=None if key == proxy else 0.96, distance=0.01, nearest=None, nearest_agreement=None,
         nearest_low=None, nearest_high=None, nearest_common=0, suspect=None,

@@ -4,7 +4,9 @@
 
 Every supplier answered the first docs of each task, as many as identity compares, and a tenth of them again;
 all is scored, equal answers alike. So many suppliers at a time are of one model. Facts are written past the
-store. Then all are compared, which stores groups and looks for suspicions, and once more with known groups.
+store. Then all are compared, which stores groups and looks for suspicions, once more with known groups, again
+when a tenth of the suppliers was evaluated since, and last with all scores to be compared anew, as after an
+upgrade.
 CPU is that of this process: what MongoDB itself takes comes on top, beside it.
 """
 
@@ -28,9 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import random
 
+from pymongo import MongoClient
+
 from testbench_dagster.config import load_config
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptRecord
+from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.scores import ScoreRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.versions import scorer_version
@@ -38,8 +43,8 @@ from testbench_dagster.stages.discover.roster import refresh_roster
 from testbench_dagster.stages.identify import identify
 from testbench_dagster.stages.identify.reading import PROMPTS
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import document_id
-from testbench_dagster.stores.documents.collections import ATTEMPTS, SCORES
+from testbench_dagster.stores.documents import document_id, typed
+from testbench_dagster.stores.documents.collections import ATTEMPTS, IDENTITY_GROUPS, SCORES
 from testbench_dagster_tests import servers
 from testbench_dagster_tests.growing import Size, configure, put_in_bulk, register_over_one_dataset
 
@@ -49,7 +54,7 @@ PARTS = [
     "read_answers",
     "find_changes",
     "record_changes",
-    "record_splits",
+    "watch_groups",
     "kept_apart",
     "read_graded",
     "read_failed",
@@ -91,6 +96,30 @@ def fill(workspace: Workspace, suppliers: int, twins: int) -> datetime:
     put_in_bulk(workspace, ATTEMPTS, attempts)
     put_in_bulk(workspace, SCORES, scores)
     return START + timedelta(days=3)
+
+
+def evaluate(workspace: Workspace, suppliers: int, now: datetime) -> None:
+    """Store what an evaluation of every tenth supplier brings: two docs of each task, answered as before."""
+    registered = [r for spec in workspace.specs if (r := workspace.datasets.current(spec.name)) is not None]
+    attempts: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
+    for number in range(0, suppliers, 10):
+        key = f"supplier{number:03}@external"
+        for registration in registered:
+            where = {"supplier": key, "task": registration.task, "position": {"lt": 2}, "round": 1}
+            for known in workspace.documents.find(ATTEMPTS, where, fields=["doc_id", "opening"]):
+                said = known["opening"]
+                attempt = _attempt(key, registration, known["doc_id"], 9, now, said)
+                attempts.append(attempt)
+                scores.append(_score(registration, attempt, float(said[2] < "7")))
+    put_in_bulk(workspace, ATTEMPTS, attempts)
+    put_in_bulk(workspace, SCORES, scores)
+
+
+def forget_what_was_compared(workspace: Workspace) -> None:
+    """Leave the records of groups as earlier versions wrote them."""
+    keys = [group.id for group in typed.find(workspace.documents, ProxyOfSupplier)]
+    workspace.documents.amend(IDENTITY_GROUPS, {key: {"watched_at": None} for key in keys})
 
 
 def _attempt(
@@ -211,8 +240,13 @@ def measure(suppliers: int, tasks: int, twins: int) -> None:
         child = os.fork()  # whose memory is counted from here on
         if child == 0:
             with Workspace(load_config(path)) as workspace:
-                for turn in ("from nothing", "once more"):
-                    compare(workspace, turn, now)
+                compare(workspace, "from nothing", now)
+                now += timedelta(hours=4)
+                compare(workspace, "once more", now)
+                evaluate(workspace, suppliers, now + timedelta(hours=2))
+                compare(workspace, "a tenth evaluated since", now + timedelta(hours=4))
+                forget_what_was_compared(workspace)
+                compare(workspace, "all anew", now + timedelta(hours=6))
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
 
@@ -225,7 +259,8 @@ def compare(workspace: Workspace, turn: str, now: datetime) -> None:
         cpu, wall = time.process_time() - start, time.perf_counter() - wall
     sizes = sorted((len(members) for members in report.groups.values()), reverse=True)
     print(
-        f"{turn}: {cpu:.1f} s of CPU, {wall:.0f} s, {peak():,.0f} MB; {report.n_answers:,} answers, "
+        f"{turn}: {cpu:.1f} s of CPU, {1000 * cpu / report.n_suppliers:.1f} ms a supplier, {wall:.0f} s, "
+        f"{peak():,.0f} MB; {report.n_answers:,} answers, "
         f"{len(sizes)} groups of {sizes[:3]}, {len(report.changes)} changes, "
         f"{len(report.suspicions)} suspicions"
     )
@@ -244,6 +279,10 @@ def main() -> None:
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
         server = None if args.sqlite else stack.enter_context(servers.mongo_server())
+        if server is not None:
+            with MongoClient(server) as client:  # tests make do with little memory, which takes hours here
+                cache = {"wiredTigerEngineRuntimeConfig": "cache_size=4G"}
+                client.admin.command({"setParameter": 1, **cache})
         for suppliers in args.suppliers:
             with contextlib.ExitStack() as one:
                 os.environ.pop("TESTBENCH_MONGO_URI", None)

@@ -330,6 +330,28 @@ SCORE_STREAMS = Version(
     ),
 )
 
+#: Compares the scores of members with their proxy's; what another number compared is compared again.
+SPLITS = Version(
+    1,
+    (
+        "testbench_dagster.identity.content:GradedAnswer",
+        "testbench_dagster.identity.content:graded_by_supplier",
+        "testbench_dagster.identity.splits",
+        "testbench_dagster.scoring.bounds",
+        "testbench_dagster.scoring.failures",
+        "testbench_dagster.scoring.rows:is_finite",
+        "testbench_dagster.scoring.rows:primary_pair",
+        "testbench_dagster.scoring.rows:value_of",
+        "testbench_dagster.stages.identify.reading:UNANSWERED",
+        "testbench_dagster.stages.identify.reading:read_failed",
+        "testbench_dagster.stages.identify.reading:read_graded",
+        "testbench_dagster.stages.identify.reading:said_of",
+        "testbench_dagster.stages.identify.reading:question_of",
+        "testbench_dagster.stages.identify.splits",
+        "testbench_dagster.statistics.divergence",
+    ),
+)
+
 #: Counts pairs of public and fresh questions; what is stored by another number is counted anew.
 PUBLIC_GAPS = Version(
     1,

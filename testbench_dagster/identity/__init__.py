@@ -20,7 +20,7 @@ from testbench_dagster.identity.kernel import Answer
 from testbench_dagster.identity.mixtures import Suspect
 from testbench_dagster.identity.pairs import PairFinding
 from testbench_dagster.identity.power import needed_prompts
-from testbench_dagster.identity.proxies import Election, elect
+from testbench_dagster.identity.proxies import Election, elect, stays
 from testbench_dagster.identity.routers import Router, RouterSettings, find_routers
 from testbench_dagster.identity.score_changes import OF_SCORES, score_change
 from testbench_dagster.identity.score_differences import ScoreStream
@@ -64,5 +64,6 @@ __all__ = [
     "fold_scores",
     "needed_prompts",
     "score_change",
+    "stays",
     "stretch",
 ]

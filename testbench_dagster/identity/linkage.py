@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from testbench_dagster.identity import pairs
-from testbench_dagster.identity.content import Content
+from testbench_dagster.identity.content import Content, Together
 from testbench_dagster.identity.counts import Counts
 from testbench_dagster.identity.evidence import NONE
 from testbench_dagster.identity.tables import PairTables
@@ -33,6 +33,8 @@ class Cluster:
         self._components = Counter([component])
         #: By prefix how many gave it, and how common it is. Of a single member the arrays above say that.
         self._votes: dict[int, tuple[int, float]] = {}
+        #: What they answered as a whole, once it was asked for.
+        self.whole: Together | None = None
 
     @property
     def component(self) -> int:
@@ -45,6 +47,8 @@ class Cluster:
 
         into, taken = (self, other) if len(self.rows) >= len(other.rows) else (other, self)
         into.rows = np.concatenate([self.rows, other.rows])
+        if into.whole is not None:
+            into.whole = None if taken.whole is None else into.whole.join(taken.whole)
         into._components += taken._components
         into._voters += taken._voters
         votes, added = into._counted(), taken._counted()
@@ -191,14 +195,19 @@ class Linkage:
         may = (
             not self._tables.against(ours, theirs)
             and self._evidence(one, two) >= self._tables.threshold
-            and (self._content is None or self._content.alike(self._names(ours), self._names(theirs)))
+            and (self._content is None or self._content.alike(*self._whole(self._content, one, two)))
         )
         if not may:
             self._refused.add(attempt)
         return may
 
-    def _names(self, rows: np.ndarray) -> list[str]:
-        return [self._tables.evidence.suppliers[row] for row in rows.tolist()]
+    def _whole(self, content: Content, *clusters: Cluster) -> list[Together]:
+        """What clusters answered as a whole."""
+        names = self._tables.evidence.suppliers
+        for cluster in clusters:
+            if cluster.whole is None:
+                cluster.whole = content.together(names[row] for row in cluster.rows.tolist())
+        return [cluster.whole for cluster in clusters if cluster.whole is not None]
 
     def _evidence(self, one: Cluster, two: Cluster) -> float:
         """Merge e-value (nats) between the majorities of two clusters."""

@@ -23,6 +23,21 @@ class Election:
     reason: Literal["kept", "elected", "rotated", "dead"]
 
 
+def stays(
+    members: Sequence[str], *, alive: Collection[str], previous: Assignment | None, now: datetime
+) -> bool:
+    """Whether the proxy of a group stays without an election: :func:`elect` then looks at no one's worth.
+
+    Raises IdentityError for times without a zone.
+    """
+    last = previous.proxy if previous and previous.proxy in members else None
+    if last is None or previous is None:
+        return False
+    if last in alive:
+        return previous.rotates_at is not None and now < moment("rotates_at", previous.rotates_at)
+    return not any(member in alive for member in members)
+
+
 def elect(
     members: Sequence[str],
     *,
@@ -51,10 +66,9 @@ def elect(
     last = previous.proxy if previous and previous.proxy in members else None
     due = previous.rotates_at if previous else None
     candidates = [m for m in sorted(set(members)) if m in alive]
-    if not candidates and last is not None:
-        return Election(last, due or _drawn(now, rng, settings), changed=False, reason="dead")
-    if last is not None and last in candidates and due is not None and now < moment("rotates_at", due):
-        return Election(last, due, changed=False, reason="kept")
+    if last is not None and stays(members, alive=alive, previous=previous, now=now):
+        until = due or _drawn(now, rng, settings)
+        return Election(last, until, changed=False, reason="kept" if candidates else "dead")
 
     def worth(member: str) -> float:
         reliable = self_agreement.get(member)

@@ -15,10 +15,11 @@ from datetime import datetime
 
 from testbench_dagster.identity.content import GradedAnswer
 from testbench_dagster.identity.settings import IdentitySettings
-from testbench_dagster.statistics.divergence import DIFFER, log_divergence
+from testbench_dagster.statistics.divergence import DIFFER, log_divergence, most_log_divergence
 
 #: Repeats of its own from which a supplier's verdicts may be known to differ more than others' do.
 _REPEATS = 20
+_ROUNDING = 1e-6  # of sums of logarithms
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def common_docs(
         given = theirs.get((one.task, one.doc)) if one.value is not None else None
         if given is None or one.value is None:
             continue
-        nearest = min(given, key=lambda answer: abs(answer.at - one.at))
+        nearest = given[0] if len(given) == 1 else min(given, key=lambda answer: abs(answer.at - one.at))
         at = max(one.at, nearest.at)
         if nearest.value is not None and (since is None or at > since):
             pairs.append(CommonDoc(at, one.task, one.doc, one.value - nearest.value))
@@ -109,10 +110,14 @@ def find_divergence(
     docs = [doc for doc in common_docs(own, other, since) if doc.task in number]
     if not docs:
         return None
-    differ = min(max(DIFFER, own_differences(own)), 0.5)
+    differ, threshold = min(max(DIFFER, own_differences(own)), 0.5), -math.log(settings.divergence_alpha)
+    # most answer alike: the evidence of so few differences need not be followed doc by doc
+    most = most_log_divergence(math.fsum(abs(doc.difference) for doc in docs), differ)
+    if most < threshold - _ROUNDING:
+        return None
     differences = np.array([doc.difference for doc in docs])
     path = log_divergence(differences, [number[doc.task] for doc in docs], len(number), differ)
-    certain = np.flatnonzero(path >= -math.log(settings.divergence_alpha))
+    certain = np.flatnonzero(path >= threshold)
     if not len(certain):
         return None
     last = int(certain[0])

@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import chain
+from itertools import chain, repeat
 from math import fsum
 from typing import Protocol
 
@@ -139,6 +139,13 @@ def availability(parts: Iterable[bytes]) -> float | None:
     _, place = np.unique(rows["minute"], return_inverse=True)
     shares = np.bincount(place, rows["answered"]) / np.bincount(place, rows["counted"])
     return fsum(shares.tolist()) / shares.size
+
+
+def share_of_minutes(minutes: Iterable[tuple[int, int, int]]) -> float:
+    """The same of one or more minutes: attempts answered, attempts counted, and in how many minutes so."""
+    told = list(minutes)
+    shares = chain.from_iterable(repeat(answered / counted, n) for answered, counted, n in told)
+    return fsum(shares) / sum(n for _, _, n in told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,11 +78,23 @@ def log_divergence(
     return found
 
 
+def most_log_divergence(difference: float, differ: float = DIFFER) -> float:
+    """What the log e-value is at most after docs whose differences add up, regardless of sign, to so much.
+
+    A bet gains at most its share of each difference, a ratio its logarithm times it; weights add up to 1.
+    """
+    return difference * max(*SHARES, *(math.log(a / differ) for a in _alternatives(differ)))
+
+
+def _alternatives(differ: float) -> list[float]:
+    return [a for a in ALTERNATIVES if a > differ] or [(1 + differ) / 2]
+
+
 def _gains(d: np.ndarray, differ: float) -> tuple[np.ndarray, np.ndarray]:
     """What each doc adds to the logarithm of each bet and each ratio (first axis), and their log weights."""
     import numpy as np
 
-    alternatives = [a for a in ALTERNATIVES if a > differ] or [(1 + differ) / 2]
+    alternatives = _alternatives(differ)
     part = np.abs(d)
     bets = [np.log1p(sign * share * d) for sign in (1, -1) for share in SHARES]
     ratios = [

@@ -96,6 +96,14 @@ EXCLUDED: Mapping[str, Mapping[str, str]] = {
         "stages.score.samples": "which docs failed: WINDOWS",
         "stages.score.states": "which docs failed: WINDOWS",
     },
+    "SPLITS": {
+        "core.faults": "how docs end: WINDOWS, whose number the hash has",
+        "core.wording": "numbers in words",
+        "identity.settings": "constants, which the hash has beside the number",
+        "stages.identify.reading:_NAMED": "how many are asked for with one query",
+        "stages.score.samples": "which docs failed: WINDOWS, whose number the hash has",
+        "stages.score.states": "which docs failed: WINDOWS, whose number the hash has",
+    },
     "FRESH": {
         "sandbox.landlock": "what a check may not do: none of those that are asked tries",
         "tasks.adapter": "what every framework's adapter is made with: SCORER",

@@ -25,9 +25,10 @@ LOOKED_AT = {
     "TWINS": (1, "beb3afcde22220bab9cf7471ea0b1105abefd18fe4fc61d61a57dd88b53119bf"),
     "FRESH": (1, "79c3c2dc746cd8b453dfe2e5a0719f03551b5155f0bd848e0928b7f2ad89cf50"),
     "CODE": (1, "468dd7aed81dfa66079b56cc8716046515bebaa2de3aaa680f3c7b90270fa7de"),
-    "WINDOWS": (9, "eb469eea0279b5b67440c1d4dc996ca941372713ddd9a4d10ea47ae4ac135420"),
-    "PLANS": (10, "99cc150c3363a6f627f282774fe332a2e51cf3ed68ea00ec269da53f729ffc44"),
-    "SCORE_STREAMS": (3, "291ceff729c6359a0f948cd0677dcd2f271e8a56bec2eff6a4b79963c0905882"),
+    "WINDOWS": (9, "7be215f1d35e08ae471d548496277a39779b485805a81b5765e6c7ded8ef9dea"),
+    "PLANS": (10, "0a7d1afc092eb594650f545087fde1242c9c121fb35935c9a4afbe9900ab1fb4"),
+    "SCORE_STREAMS": (3, "feeac072997fec9cdd064ce89c2ce662a30ecf9ceec6b385d8ce596561ea1795"),
+    "SPLITS": (1, "cad8ff94024658c30408a74cc95a8d99c747e79d624fd019aef4ca9f3b346507"),
     "PUBLIC_GAPS": (1, "60bd6195bba3336f1ca7474b882c1b4c82296b94a423b83a505b0189d7802503"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

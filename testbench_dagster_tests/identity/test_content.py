@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
-from testbench_dagster.identity import Content, GradedAnswer
+from testbench_dagster.identity import Content, GradedAnswer, IdentitySettings
+from testbench_dagster.identity import content as content_module
+from testbench_dagster.identity.pairs import majorities
 from testbench_dagster_tests.identity.population import START
 
 
@@ -89,3 +93,106 @@ def test_of_two_answers_of_one_instant_the_first_counts() -> None:
     one, two = same(0, 30)
     assert Content([*answers("a", one), *answers("b", one), *answers("b", two)]).common("a", "b") == (30, 30)
     assert Content([*answers("a", one), *answers("b", two), *answers("b", one)]).common("a", "b") == (30, 0)
+
+
+def drawn(rng: random.Random, suppliers: int, docs: int) -> list[GradedAnswer]:
+    """Suppliers of three models that slip now and then; some answer few docs, some twice, some at random."""
+    made = []
+    for number in range(suppliers):
+        slips, asked = rng.choice([0.0, 0.03, 0.1, 0.2]), rng.choice([0.2, 0.6, 1.0])
+        for doc in range(docs):
+            for again in range(1 + (rng.random() < 0.1)):
+                if rng.random() < asked:
+                    own = f"m{number % 3}" if rng.random() >= slips else f"slip {rng.randrange(4)}"
+                    at = START + timedelta(minutes=rng.randrange(5), hours=again)
+                    value = None if doc % 7 == 0 else 1.0
+                    made.append(GradedAnswer(f"s{number}", "t", f"d{doc}", at, own, value))
+    return made
+
+
+def plainly_alike(
+    answers: Sequence[GradedAnswer], ours: Sequence[str], theirs: Sequence[str], settings: IdentitySettings
+) -> bool:
+    """The rule of :meth:`Content.alike` as it reads, pair by pair."""
+    newest: dict[tuple[str, str], GradedAnswer] = {}
+    for one in answers:
+        known = newest.get((one.supplier, one.doc))
+        if known is None or one.at > known.at:
+            newest[one.supplier, one.doc] = one
+    docs = sorted({one.doc for one in answers})
+    scored = {doc for (_, doc), one in newest.items() if one.value is not None}
+    code: dict[str, int] = {}
+    rows = {}
+    for name in (*ours, *theirs):
+        given = [newest.get((name, doc)) for doc in docs]
+        rows[name] = np.array([-1 if g is None else code.setdefault(g.text, len(code)) for g in given])
+
+    def counts(a: np.ndarray, b: np.ndarray) -> tuple[int, int]:
+        both = (a >= 0) & (b >= 0)
+        return int(both.sum()), int((both & (a == b)).sum())
+
+    one, two = (
+        majorities(np.array([rows[name] for name in side]), np.zeros(len(side), dtype=np.int64), 1)[0]
+        for side in (ours, theirs)
+    )
+    common, agree = counts(one, two)
+    of_tasks = np.array([doc in scored for doc in docs])
+    tasks_common, tasks_agree = counts(one[of_tasks], two[of_tasks])
+    if common < settings.form_docs or agree < settings.form_share * common:
+        return False
+    if tasks_common >= settings.least_common and tasks_agree < settings.form_share * tasks_common:
+        return False
+    pairs = [counts(rows[a], rows[b]) for a in ours for b in theirs]
+    return all(n < settings.form_docs or k >= settings.form_share * n for n, k in pairs)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_clusters_that_grow_are_as_alike_as_pair_by_pair(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Joined at random, whether alike or not; answers are put into their order in parts."""
+    rng = random.Random(seed)
+    monkeypatch.setattr(content_module, "_AT_ONCE", 37)
+    settings = IdentitySettings(form_docs=rng.choice([5, 15, 30]))
+    names = [f"s{n}" for n in range(14)]
+    given = drawn(rng, len(names), rng.choice([20, 45]))
+    names = [name for name in names if any(one.supplier == name for one in given)]
+    content = Content(given, settings)
+    clusters = [([name], content.together([name])) for name in names]
+    verdicts = []
+    while len(clusters) > 1:
+        (ours, one), (theirs, two) = (clusters.pop(rng.randrange(len(clusters))) for _ in range(2))
+        alike = content.alike(one, two)
+        assert alike is plainly_alike(given, ours, theirs, settings), (ours, theirs)
+        assert content.alike(ours, theirs) is alike
+        verdicts.append(alike)
+        if alike or rng.random() < 0.5:
+            clusters.append((ours + theirs, one.join(two)))
+        else:
+            clusters += [(ours, one)] if rng.random() < 0.5 else [(theirs, two)]
+    assert True in verdicts or False in verdicts
+
+
+def test_of_many_that_are_alike_few_pairs_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 200 slips on a few docs of 100; one whose answers are its own alone is refused."""
+    rng = random.Random(5)
+    names = [f"s{n}" for n in range(200)]
+    given = [
+        GradedAnswer(s, "t", f"d{d}", START, "own" if rng.random() < 0.03 else f"said {d}", 1.0)
+        for s in names
+        for d in range(100)
+    ]
+    content = Content([*given, *(replace(one, supplier="odd", text="no") for one in given[:100])])
+    looked: list[int] = []
+    plain = Content._unlike
+
+    def spy(self: Content, row: np.ndarray, others: np.ndarray) -> bool:
+        looked.append(len(others))
+        return plain(self, row, others)
+
+    monkeypatch.setattr(Content, "_unlike", spy)
+    cluster = content.together(names[:1])
+    for name in names[1:]:
+        single = content.together([name])
+        assert content.alike(cluster, single)
+        cluster = cluster.join(single)
+    assert sum(looked) < 1_000, "of 19,900 pairs"
+    assert not content.alike(cluster, content.together(["odd"]))

@@ -15,6 +15,7 @@ from testbench_dagster.statistics.divergence import (
     DIFFER,
     SHARES,
     log_divergence,
+    most_log_divergence,
 )
 
 CERTAIN = math.log(100)
@@ -159,3 +160,18 @@ def test_the_whole_table() -> None:
         differs = rng.random((600, 2000)) >= agree
         d = np.where(differs, np.where(rng.random(differs.shape) < 0.5, 1.0, -1.0), 0.0)
         assert np.isfinite(first_certain(d)).mean() <= 0.01, agree
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, -1.0, 0.3, -0.6]), st.integers(0, 3)), max_size=40),
+    st.sampled_from([DIFFER, 0.2, 0.5]),
+    st.sampled_from([1, 4, 9]),
+)
+def test_no_more_evidence_than_differences_allow(
+    docs: list[tuple[float, int]], differ: float, n: int
+) -> None:
+    d = np.array([difference for difference, _ in docs])
+    path = log_divergence(d, [task % n for _, task in docs], n, differ)
+    most = [most_log_divergence(total, differ) for total in np.cumsum(np.abs(d)).tolist()]
+    assert (path <= np.array(most) + 1e-9).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import random
 import signal
 import sqlite3
 import threading
@@ -14,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bson import Int64, ObjectId
@@ -24,6 +26,7 @@ from testbench_dagster.stores.documents import (
     Collection,
     DuplicateKey,
     Group,
+    Minutely,
     UndeclaredField,
     collections,
     open_documents,
@@ -312,6 +315,39 @@ def test_group_by_the_hour(store):
     for group in (Group(["kind"], hourly=["at"]), Group(["kind"], hourly=["kind"])):
         with pytest.raises(StoreError, match="hourly"):
             store.group(JOBS, group)
+
+
+def test_minutes_by_what_they_came_to(store):
+    """As Python counts them, also before 1970; an unset time is a minute of its own."""
+    draw, start = random.Random(4), datetime(1969, 12, 31, 23, 50, tzinfo=UTC)
+    made = [
+        {
+            "_id": str(number),
+            "kind": draw.choice(["x", "y", "z", None]),
+            "owner": draw.choice(["a", "b", None]),
+            "at": None
+            if draw.random() < 0.1
+            else start + timedelta(seconds=draw.randrange(1_500), milliseconds=number),
+        }
+        for number in range(400)
+    ]
+    store.put_new(JOBS, made)
+    minutes: dict[Any, list[int]] = {}
+    for one in made:
+        minute = None if one["at"] is None else one["at"].timestamp() // 60
+        counts = minutes.setdefault((one["owner"], minute), [0, 0])
+        counts[0] += one["kind"] in ("x", "y")
+        counts[1] += 1
+    expected = Counter((owner, counts[0], counts[1]) for (owner, _), counts in minutes.items())
+    minutely = Minutely("owner", "at", "kind", ("x", "y"))
+    rows = store.minutely(JOBS, minutely)
+    assert {row[:3]: row[3] for row in rows} == dict(expected) and len(rows) == len(expected)
+    (row,) = store.minutely(JOBS, minutely, {"_id": "0"})
+    assert row[2:] == (1, 1)
+    assert store.minutely(JOBS, minutely, {"_id": "none"}) == []
+    for wrong in (Minutely("owner", "kind", "kind", ("x",)), Minutely("owner", "at", "rank", ("x",))):
+        with pytest.raises(StoreError, match="minutes"):
+            store.minutely(JOBS, wrong)
 
 
 def test_claim(store):

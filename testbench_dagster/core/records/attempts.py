@@ -496,6 +496,15 @@ class AttemptsOfSupplier(NamedTuple):
 
 
 @counted(AttemptRecord)
+class AttemptsOfSupplierAtTask(NamedTuple):
+    """Attempts per supplier and task."""
+
+    supplier: str
+    task: str
+    n: int
+
+
+@counted(AttemptRecord)
 class AttemptsOfTask(NamedTuple):
     """Attempts per task and what its requests were made of."""
 

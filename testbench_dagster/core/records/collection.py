@@ -46,3 +46,16 @@ class Group:
     max: Sequence[str] = ()
     sum: Sequence[str] = ()
     hourly: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Minutely:
+    """What a store counts of the documents of each minute, for each value of the field ``by``.
+
+    Minutes are those of the field ``time``; told apart are documents whose ``field`` is one of ``values``.
+    """
+
+    by: str
+    time: str
+    field: str
+    values: tuple[str, ...]

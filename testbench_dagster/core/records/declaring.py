@@ -259,8 +259,8 @@ def record(
 class Shape(Generic[T]):
     """How values of a class are read from a collection.
 
-    ``names`` are the queryable fields that are enough, None where the whole document is needed, but for the
-    bulky fields in ``without``.
+    ``names`` are the queryable fields that are enough, None where the document is needed, but for the fields
+    in ``without``.
     """
 
     record: type[Record]
@@ -308,7 +308,10 @@ def view(of: type[Record]) -> Callable[[type[T]], type[T]]:
             if not field.nullable and not field.needed
         ]
         from_row = _with_defaults(make, defaults) if defaults else make
-        without = tuple(field.name for field in of.fields if field.bulky and field.name not in names)
+        # where a bulky value stands may be told beside it: who reads one is given all the rest
+        bulky = any(field.bulky for field in fields)
+        unread = (field.name for field in of.fields if field.name not in names and field.name != ID)
+        without = () if bulky else tuple(unread)
         read = _reader(of, fields, make)
         _SHAPES[cls] = Shape(of, names if narrow else None, without, read, from_row)
         return cls

@@ -141,7 +141,18 @@ class ScoreLevel(NamedTuple):
     level: float | None
 
 
-@record("identity_groups", one_per="compared supplier", kind=VIEW, indexes=(("proxy",), ("service",)))
+#: Members that a record names: were it all of them, what is stored would grow with members times members.
+MEMBERS_TOLD = 100
+#: Fields of a record that say how it is kept: people are told all members, and of how many.
+KEPT_FIELDS = frozenset({"n_members", "watched_at", "watched_as"})
+
+
+@record(
+    "identity_groups",
+    one_per="compared supplier",
+    kind=VIEW,
+    indexes=(("proxy",), ("service",), ("group",)),
+)
 class IdentityGroupRecord(Record):
     """Whom a supplier answers like, and who stands for them."""
 
@@ -149,11 +160,14 @@ class IdentityGroupRecord(Record):
     service: str = queryable("its service")
     group: str = queryable("name of its group; whoever is like nobody is in one alone")
     proxy: str = queryable("key of the member that is asked in full")
-    role: Literal["alone", "proxy", "member"] = content("what it is in its group")
-    members: list[str] = content("keys of the members, its own among them")
-    since: datetime = content("since when it is in this group")
-    rotates_at: datetime | None = content("when another member becomes the proxy, null for who is alone")
-    compared_at: datetime = content("when it was compared")
+    role: Literal["alone", "proxy", "member"] = queryable("what it is in its group")
+    members: list[str] = content(
+        "keys of the members, its own among them; of more than 100 the first 100 only: all of them have the "
+        "same `group` and `compared_at`"
+    )
+    since: datetime = queryable("since when it is in this group")
+    rotates_at: datetime | None = queryable("when another member becomes the proxy, null for who is alone")
+    compared_at: datetime = queryable("when it was compared")
     n_prompts: int = content("prompts whose answers tell something")
     self_agreement: float | None = content("share of prompts asked again that it answered as before")
     self_low: float = content("lower bound of that share")
@@ -176,6 +190,21 @@ class IdentityGroupRecord(Record):
     split_at: datetime | None = content(
         "when it was split off its group, as long as it is kept apart from it", default=None
     )
+    n_members: int | None = content(
+        "how many members there are; null in records of earlier versions, whose `members` are all",
+        default=None,
+    )
+    watched_at: datetime | None = queryable(
+        "when all its scores were last compared with its proxy's; of newer ones those are that came until "
+        "`compared_at`. Null where all have to be compared again",
+        default=None,
+    )
+    watched_as: str | None = queryable("hash of what compared them", default=None)
+
+    @property
+    def size(self) -> int:
+        """How many members its group has."""
+        return len(self.members) if self.n_members is None else self.n_members
 
 
 @view(IdentityGroupRecord)
@@ -191,14 +220,26 @@ class GroupAssignment(NamedTuple):
 
 
 @view(IdentityGroupRecord)
-class GroupMembers(NamedTuple):
-    """Who is in the group of a supplier, and who stands for it."""
+class WatchedMember(NamedTuple):
+    """Where a supplier was placed, and what of its scores was compared with its proxy's."""
 
     id: str
     group: str
     proxy: str
-    members: list[str]
+    since: datetime
     cut_at: datetime | None
+    compared_at: datetime
+    watched_at: datetime | None
+    watched_as: str | None
+
+
+@view(IdentityGroupRecord)
+class MemberOfGroup(NamedTuple):
+    """That a supplier was in a group when it was compared."""
+
+    id: str
+    group: str
+    compared_at: datetime
 
 
 @view(IdentityGroupRecord)

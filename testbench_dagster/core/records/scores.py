@@ -317,6 +317,14 @@ class ScoredAnswers(NamedTuple):
     n: int
 
 
+@counted(ScoreRecord)
+class ScoresOfSupplier(NamedTuple):
+    """Scores per supplier."""
+
+    supplier: str
+    n: int
+
+
 @counted(ScoreRecord, hourly=["answered_at"])
 class ScoresOfHour(NamedTuple):
     """Scores by the hour in which their answers came."""

@@ -34,6 +34,7 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
 _SHOWN = 200  # rows of a table: it lives in an event row
+_NAMED = 100  # members of a group in it
 _PLOTTED = 36  # suppliers on the agreement matrix
 
 
@@ -100,7 +101,7 @@ def _metadata(workspace: Workspace, report: IdentityReport) -> dict[str, Any]:
     table = markdown_table(
         ["group", "stands for it", "members"],
         [
-            [group, proxies[group], ", ".join(members)]
+            [group, proxies[group], _named(members)]
             for group, members in sorted(groups.items(), key=lambda item: -len(item[1]))[:_SHOWN]
         ],
     )
@@ -126,6 +127,11 @@ def _metadata(workspace: Workspace, report: IdentityReport) -> dict[str, Any]:
     return metadata if image is None else {**metadata, "agreement": image}
 
 
+def _named(members: Sequence[str]) -> str:
+    more = len(members) - _NAMED
+    return ", ".join(members[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _of_public_gaps(gaps: Sequence[PublicGapRecord]) -> dict[str, Any]:
     """What is told of public questions and fresh ones; nothing where none are asked."""
     return {} if not gaps else {"pairs_compared": len(gaps), "better_on_public": sum(g.flagged for g in gaps)}
@@ -138,7 +144,7 @@ def agreement_picture(workspace: Workspace, report: IdentityReport) -> dg.Markdo
 
     ordered = sorted(
         (placed for placed in report.documents if placed.n_prompts),
-        key=lambda placed: (placed.service, -len(placed.members), placed.group, placed.id),
+        key=lambda placed: (placed.service, -placed.size, placed.group, placed.id),
     )[:_PLOTTED]
     if len(ordered) < 2:
         return None

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from testbench_dagster.core.records.identity import (
+    MEMBERS_TOLD,
     ChangeRecord,
     GroupAssignment,
     IdentityGroupRecord,
@@ -40,6 +41,7 @@ from testbench_dagster.identity import (
     find_divergence,
     find_groups,
     score_change,
+    stays,
 )
 from testbench_dagster.identity.content import graded_by_supplier
 from testbench_dagster.identity.evidence import Evidence
@@ -52,7 +54,13 @@ from testbench_dagster.stages.identify.reading import (
     read_graded,
 )
 from testbench_dagster.stages.identify.score_streams import ScoreStreams
-from testbench_dagster.stages.identify.splits import kept_apart, record_departures, record_splits
+from testbench_dagster.stages.identify.splits import (
+    Watched,
+    kept_apart,
+    record_departures,
+    record_splits,
+    watch_groups,
+)
 from testbench_dagster.stages.identify.suspicions import refresh_suspicions
 from testbench_dagster.stages.plan.planner import PROXY_FAILURES
 from testbench_dagster.stages.workspace import Workspace
@@ -61,8 +69,8 @@ from testbench_dagster.stores.documents import Where, document_id, typed
 _MOMENT = timedelta(milliseconds=1)  # what the stores tell apart
 #: Suppliers, of whole groups, whose scores are compared at a time: some 100 kB each while they are.
 _SUPPLIERS = 500
-#: Names of members that are written at a time, each of 20 to 70 bytes: every member tells all of its group.
-_NAMES = 300_000
+#: Records that are written at a time: with the members that they name some 5 kB each.
+_RECORDS = 2_000
 
 
 @dataclass
@@ -89,7 +97,12 @@ class IdentityReport:
     @property
     def groups(self) -> dict[str, list[str]]:
         """Members of the groups of several, by group."""
-        return {placed.group: placed.members for placed in self.documents if len(placed.members) > 1}
+        return {
+            group.id: list(group.members)
+            for grouping in self.groupings.values()
+            for group in grouping.groups
+            if len(group.members) > 1
+        }
 
 
 def identity_settings(workspace: Workspace) -> IdentitySettings:
@@ -120,12 +133,13 @@ def refresh_identity(
         recorded = record_changes(workspace, found, now)
         report.changes += recorded
         report.splits += record_departures(workspace, service, suppliers, _parting(workspace, found), now)
-        report.splits += record_splits(workspace, service, suppliers, now, identity_settings(workspace))
+        splits, watched = watch_groups(workspace, service, suppliers, now, identity_settings(workspace))
+        report.splits += splits
         if any(change.cut for change in recorded):
             suppliers = _by_service(workspace).get(service, [])
             answers = answers.since(cuts_of(suppliers))
         report.n_answers += len(answers)
-        evidence = _group(workspace, service, suppliers, answers, now, report)
+        evidence = _group(workspace, service, suppliers, answers, watched, now, report)
         if services is None:
             report.suspicions += refresh_suspicions(
                 workspace, service, suppliers, evidence, report.groupings[service], answers, now
@@ -158,7 +172,7 @@ def detect_changes(
         found = find_changes(read_answers(workspace, service, chosen, now), settings, cut_at=cuts_of(chosen))
         found += _score_changes(workspace, service, suppliers, chosen, now)
         new = record_changes(workspace, found, now)
-        split = record_splits(workspace, service, suppliers, now, settings, evaluated=wanted)
+        split = record_splits(workspace, service, suppliers, now, settings, wanted)
         if split or any(change.cut for change in new):
             refresh_identity(workspace, services=[service], now=now)
         recorded += new
@@ -239,6 +253,7 @@ def _group(
     service: str,
     suppliers: Sequence[Supplier],
     answers: AnswerTable,
+    watched: Watched,
     now: datetime,
     report: IdentityReport,
 ) -> Evidence:
@@ -250,7 +265,6 @@ def _group(
     grouping = _grouped(workspace, suppliers, evidence, answers, list(previous.values()), apart.pairs, now)
     report.groupings[service] = grouping
     suspects = {suspect.supplier: suspect.wording for suspect in grouping.suspects}
-    availability = read_availability(workspace, service, now)
     failing = {
         plan.id
         for plan in typed.find(workspace.documents, FailedEvaluations, {"service": service})
@@ -258,30 +272,35 @@ def _group(
     }
     alive = {s.key for s in suppliers} - failing
     references = [key for key in workspace.config.settings.reference_keys if key in alive]
+    elections = [
+        _Election(group, _trusted(group, references), _before(group, previous)) for group in grouping.groups
+    ]
+    voted = {key for one in elections if one.held(alive, now) for key in one.group.members}
+    availability = read_availability(workspace, voted, now)
     records: list[IdentityGroupRecord] = []
-    for group in grouping.groups:
-        proxy, rotates_at = _elected(
-            group, grouping, previous, availability, alive, references, now, settings
-        )
-        members = list(group.members)  # one list for all: each their own were as many as pairs
+    for election in elections:
+        group = election.group
+        proxy, rotates_at = _elected(election, grouping, availability, alive, now, settings)
+        told = list(group.members[:MEMBERS_TOLD])
         records += [
             _record(
                 service,
                 key,
                 group,
-                members,
+                told,
                 proxy,
                 rotates_at,
                 grouping,
                 suspects.get(key),
                 cuts.get(key),
                 apart.splits.get(key),
+                watched.stamp(key, group, proxy, now),
                 now,
             )
-            for key in members
+            for key in group.members
         ]
-    for some in _told_together(records):
-        typed.upsert(workspace.documents, IdentityGroupRecord, some)
+    for start in range(0, len(records), _RECORDS):
+        typed.upsert(workspace.documents, IdentityGroupRecord, records[start : start + _RECORDS])
     report.documents += records
     report.suspects |= suspects
     return evidence
@@ -321,22 +340,35 @@ def _grouped(
 ) -> Grouping:
     """Groups of who begins answers alike and, where that would join them anew, gives whole answers alike."""
     settings = evidence.settings
-    by_beginnings = find_groups(evidence, settings, previous, now=now, apart=apart)
+    grouping = find_groups(evidence, settings, previous, now=now, apart=apart)
     before = {one.supplier: one.group for one in previous}
-    joining = {
-        member
-        for group in by_beginnings.groups
+    joining = [
+        group.members
+        for group in grouping.groups
         if len({before.get(member, member) for member in group.members}) > 1
-        for member in group.members
-    }
+    ]
     if not joining:
-        return by_beginnings
+        return grouping
+    del grouping  # its tables are as large as those of the next
+    content, differing = _whole(workspace, suppliers, answers, joining, settings, now)
+    return find_groups(evidence, settings, previous, now=now, content=content, apart=apart | differing)
+
+
+def _whole(
+    workspace: Workspace,
+    suppliers: Sequence[Supplier],
+    answers: AnswerTable,
+    groups: Sequence[Sequence[str]],
+    settings: IdentitySettings,
+    now: datetime,
+) -> tuple[Content, set[tuple[str, str]]]:
+    """Whole answers of the members of groups, and pairs of members whose scores of common docs differ."""
     by_key = {supplier.key: supplier for supplier in suppliers}
     tasks = [spec.name for spec in workspace.specs if not spec.signs]
     first = docs_per_task(workspace, suppliers)
     content = Content(settings=settings)
     differing: set[tuple[str, str]] = set()
-    wanted = ([by_key[m] for m in group.members if m in joining] for group in by_beginnings.groups)
+    wanted = ([by_key[member] for member in members] for members in groups)
     for some in _batches(wanted):
         chosen = [supplier for group in some for supplier in group]
         graded = list(read_graded(workspace, chosen, now, first=first))
@@ -344,13 +376,13 @@ def _grouped(
         delivered = graded_by_supplier([*graded, *read_failed(workspace, chosen, now)])
         differing |= _differing(some, delivered, tasks, settings)
     signing = {spec.name for spec in workspace.specs if spec.signs}
-    for supplier in sorted(joining) if signing else ():
+    for supplier in sorted(member for members in groups for member in members) if signing else ():
         content.add(
             GradedAnswer(one.supplier, one.family, one.prompt, one.at, one.answer_prefix, None)
             for one in answers.of_supplier(supplier)
             if one.family in signing
         )
-    return find_groups(evidence, settings, previous, now=now, content=content, apart=apart | differing)
+    return content, differing
 
 
 def _batches(groups: Iterable[list[Supplier]]) -> Iterator[list[list[Supplier]]]:
@@ -391,62 +423,86 @@ def _differing(
     return found
 
 
+@dataclass(frozen=True)
+class _Election:
+    """What decides who stands for a group: a member that is ``trusted``, or who stood for it ``before``."""
+
+    group: Group
+    trusted: str | None
+    before: Assignment | None
+
+    def held(self, alive: set[str], now: datetime) -> bool:
+        """Whether members are compared by how available they were."""
+        members = self.group.members
+        alone = len(members) == 1 or self.trusted is not None
+        return not alone and not stays(members, alive=alive, previous=self.before, now=now)
+
+
+def _trusted(group: Group, references: Sequence[str]) -> str | None:
+    """The first of the references that is a member."""
+    return next((key for key in references if key in group.members), None)
+
+
+def _before(group: Group, previous: Mapping[str, Assignment]) -> Assignment | None:
+    """A member's place in the same group when it was compared last."""
+    return next(
+        (p for key in group.members if (p := previous.get(key)) is not None and p.group == group.id), None
+    )
+
+
 def _elected(
-    group: Group,
+    election: _Election,
     grouping: Grouping,
-    previous: dict[str, Assignment],
     availability: Mapping[str, float],
     alive: set[str],
-    references: Sequence[str],
     now: datetime,
     settings: IdentitySettings,
 ) -> tuple[str, datetime | None]:
     """Who stands for a group, and until when; None where nobody else's turn comes."""
-    if len(group.members) == 1:
-        return group.members[0], None
-    trusted = next((key for key in references if key in group.members), None)
-    if trusted is not None:
+    members = election.group.members
+    if len(members) == 1:
+        return members[0], None
+    if election.trusted is not None:
         # it is asked all docs anyhow; so every doc that a member is asked is one to compare the two on
-        return trusted, None
-    before = next(
-        (p for key in group.members if (p := previous.get(key)) is not None and p.group == group.id), None
-    )
-    election = elect(
-        group.members,
+        return election.trusted, None
+    made = elect(
+        members,
         availability=availability,
-        self_agreement={key: grouping.profiles[key].self_agreement for key in group.members},
+        self_agreement={key: grouping.profiles[key].self_agreement for key in members},
         alive=alive,
-        previous=before,
+        previous=election.before,
         now=now,
         rng=random.SystemRandom(),
         settings=settings,
     )
-    return election.proxy, election.rotates_at
+    return made.proxy, made.rotates_at
 
 
 def _record(
     service: str,
     key: str,
     group: Group,
-    members: list[str],
+    told: list[str],
     proxy: str,
     rotates_at: datetime | None,
     grouping: Grouping,
     suspect: str | None,
     cut_at: datetime | None,
     split: KnownSplit | None,
+    watched: tuple[datetime | None, str | None],
     now: datetime,
 ) -> IdentityGroupRecord:
     profile = grouping.profiles[key]
     like = grouping.pair(key, proxy) if key != proxy else None
-    alone = len(members) == 1
+    alone = len(group.members) == 1
     return IdentityGroupRecord(
         id=key,
         service=service,
         group=group.id,
         proxy=proxy,
         role="alone" if alone else "proxy" if key == proxy else "member",
-        members=members,
+        members=told,
+        n_members=len(group.members),
         since=group.since[key],
         rotates_at=rotates_at,
         compared_at=now,
@@ -466,21 +522,9 @@ def _record(
         reason=profile.reason if split is None else f"{split.reason}; {profile.reason}",
         cut_at=cut_at,
         split_at=None if split is None else split.at,
+        watched_at=watched[0],
+        watched_as=watched[1],
     )
-
-
-def _told_together(records: Iterable[IdentityGroupRecord]) -> Iterator[list[IdentityGroupRecord]]:
-    """Records of so many members together that what is written at a time is some 20 MB at most."""
-    batch: list[IdentityGroupRecord] = []
-    named = 0
-    for one in records:
-        batch.append(one)
-        named += len(one.members)
-        if named >= _NAMES:
-            yield batch
-            batch, named = [], 0
-    if batch:
-        yield batch
 
 
 def _by_service(workspace: Workspace) -> dict[str, list[Supplier]]:

@@ -12,14 +12,14 @@ from typing import Any
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.faults import Fault
-from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptEnd, AttemptsOfTask
+from testbench_dagster.core.records.attempts import AnswerPrefix, AttemptRecord, AttemptsOfSupplierAtTask
 from testbench_dagster.core.records.scores import UNSCORABLE, GradedScore, ScoredText
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.supplier import Supplier
 from testbench_dagster.core.versions import scorer_version
 from testbench_dagster.identity import Answer, GradedAnswer
 from testbench_dagster.scoring.failures import failures_of, is_mean
-from testbench_dagster.scoring.reliability import Minutes, availability
+from testbench_dagster.scoring.reliability import share_of_minutes
 from testbench_dagster.scoring.rows import is_finite, primary_pair, value_of
 from testbench_dagster.stages.score.samples import samples_by_task
 from testbench_dagster.stages.score.states import Peers
@@ -30,9 +30,15 @@ from testbench_dagster.stores.documents import typed
 PROMPTS = 240
 #: Suppliers that a query names; of more it reads all of their service.
 _NAMED = 250
+#: Suppliers whose attempts the store counts at once.
+_COUNTED = 1_000
 #: How far back availability looks.
 AVAILABILITY = timedelta(days=7)
-_UNANSWERED = [fault.value for fault in Fault if not fault.answered]
+#: Faults of attempts that brought no answer.
+UNANSWERED = [fault.value for fault in Fault if not fault.answered]
+_AVAILABLE, _UNAVAILABLE = (
+    [fault.value for fault in Fault if fault.row.available is available] for available in (True, False)
+)
 
 
 def read_answers(
@@ -56,6 +62,8 @@ def read_answers(
         "finished_at": {"gt": now - timedelta(days=workspace.config.settings.sampling.max_age_days)},
         "opening": {"ne": None},
     }
+    if not signing:  # else two queries would each look at all attempts of a service
+        where["position"] = {"lt": per_task}
     for row in typed.find(workspace.documents, AnswerPrefix, where):
         supplier, at = row.supplier, row.finished_at
         if supplier not in cuts or (row.position >= per_task and row.task not in signing):
@@ -144,27 +152,35 @@ def read_graded(
                 yield answer
 
 
-def read_failed(workspace: Workspace, suppliers: Sequence[Supplier], now: datetime) -> Iterator[GradedAnswer]:
+def read_failed(
+    workspace: Workspace, suppliers: Sequence[Supplier], now: datetime, *, unsettled: set[str] | None = None
+) -> Iterator[GradedAnswer]:
     """Yield the docs that suppliers left unanswered for good, at the worst value, as their windows say.
 
     Those answered in a way that no score can be made of come with :func:`read_graded`. Void docs are not
-    there, nor are those of metrics that know no worst value from 0 to 1.
+    there, nor are those of metrics that know no worst value from 0 to 1. To ``unsettled`` are added those of
+    whom docs may come or go though they answer nothing more: by the clock, or by what others answer.
     """
     current = ((spec, workspace.datasets.current(spec.name)) for spec in workspace.specs if not spec.signs)
     tasks = {spec.name: (spec, registration) for spec, registration in current if registration is not None}
     others = Peers(workspace, now)
     max_age_days = workspace.config.settings.sampling.max_age_days
     oldest = now - max((spec.max_age(max_age_days) for spec, _ in tasks.values()), default=timedelta(0))
-    for supplier in suppliers if tasks else ():
+    lost: dict[str, set[str]] = defaultdict(set)
+    for start in range(0, len(suppliers), _NAMED) if tasks else ():
         where: dict[str, Any] = {
-            "supplier": supplier.key,
+            "supplier": {"in": sorted(supplier.key for supplier in suppliers[start : start + _NAMED])},
             "task": {"in": sorted(tasks)},
-            "fault": {"in": _UNANSWERED},
+            "fault": {"in": UNANSWERED},
             "finished_at": {"gt": oldest},
         }
-        lost = {row.task for row in typed.group(workspace.documents, AttemptsOfTask, where)}
-        some = [tasks[name] for name in sorted(lost) if tasks[name][0].asked_of(supplier)]
+        for row in typed.group(workspace.documents, AttemptsOfSupplierAtTask, where):
+            lost[row.supplier].add(row.task)
+    for supplier in suppliers:
+        some = [tasks[name] for name in sorted(lost[supplier.key]) if tasks[name][0].asked_of(supplier)]
         for name, window in samples_by_task(workspace, supplier, some, now, others) if some else ():
+            if window.unsettled and unsettled is not None:
+                unsettled.add(supplier.key)
             spec, registration = tasks[name]
             pair = primary_pair(spec, registration)
             samples = [*window.samples, *window.beyond]
@@ -199,11 +215,24 @@ def docs_per_task(workspace: Workspace, suppliers: Sequence[Supplier]) -> int:
     return max(2, -(-PROMPTS // max(1, tasks)))
 
 
-def read_availability(workspace: Workspace, service: str, now: datetime) -> Mapping[str, float]:
-    """The availability of the suppliers of a service over the last week; who was not asked is left out."""
-    where = {"service": service, "finished_at": {"gt": now - AVAILABILITY}}
-    minutes: dict[str, Minutes] = defaultdict(Minutes)
-    for attempt in typed.find(workspace.documents, AttemptEnd, where):
-        minutes[attempt.supplier].add(attempt)
-    found = {supplier: availability([counts.packed()]) for supplier, counts in minutes.items()}
-    return {supplier: share for supplier, share in found.items() if share is not None}
+def read_availability(workspace: Workspace, suppliers: Collection[str], now: datetime) -> Mapping[str, float]:
+    """The availability of suppliers over the last week; who was not asked is left out. The store counts."""
+    found: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+    ordered = sorted(suppliers)
+    for start in range(0, len(ordered), _COUNTED):
+        where: dict[str, Any] = {
+            "supplier": {"in": ordered[start : start + _COUNTED]},
+            "finished_at": {"gt": now - AVAILABILITY},
+            "fault": {"in": [*_AVAILABLE, *_UNAVAILABLE]},
+        }
+        for supplier, *minutes in typed.minutes(
+            workspace.documents,
+            AttemptRecord,
+            by="supplier",
+            time="finished_at",
+            field="fault",
+            values=_AVAILABLE,
+            where=where,
+        ):
+            found[supplier].append((minutes[0], minutes[1], minutes[2]))
+    return {supplier: share_of_minutes(minutes) for supplier, minutes in found.items()}

@@ -29,7 +29,12 @@ from typing import TYPE_CHECKING, Any
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptsOfTask
-from testbench_dagster.core.records.identity import GroupMembers, ScoreLevel, ScoreStreamRecord, StreamedTask
+from testbench_dagster.core.records.identity import (
+    ProxyOfSupplier,
+    ScoreLevel,
+    ScoreStreamRecord,
+    StreamedTask,
+)
 from testbench_dagster.core.records.plans import FailedEvaluations
 from testbench_dagster.core.records.scores import UNSCORABLE, DatedScore
 from testbench_dagster.core.supplier import Supplier
@@ -148,7 +153,7 @@ class ScoreStreams:
         self._pairs = dict(self._tasks)
         self._others = Peers(workspace, now)
         self._cuts = {s.key: s.cut_at for s in suppliers if s.cut_at is not None}
-        self._placed = typed.by_id(workspace.documents, GroupMembers, [s.key for s in suppliers])
+        self._placed = typed.by_id(workspace.documents, ProxyOfSupplier, [s.key for s in suppliers])
 
     def read(self, chosen: Sequence[Supplier]) -> Iterator[tuple[str, ScoreStream, FoldedScores | None]]:
         """The streams of some of the suppliers as they are now, by key; what is new of them is stored.

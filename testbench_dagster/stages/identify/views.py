@@ -9,7 +9,12 @@ from itertools import combinations
 from typing import Any
 
 from testbench_dagster.core.records.declaring import ID, Record
-from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord, ProxyOfSupplier
+from testbench_dagster.core.records.identity import (
+    KEPT_FIELDS,
+    ChangeRecord,
+    IdentityGroupRecord,
+    ProxyOfSupplier,
+)
 from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.references import ReferenceRecord
 from testbench_dagster.core.records.suppliers import SupplierRecord
@@ -17,6 +22,7 @@ from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.discover.roster import active_suppliers, known_suppliers, named_suppliers
 from testbench_dagster.stages.identify.identify import compared
 from testbench_dagster.stages.identify.public_gaps import newest_gaps
+from testbench_dagster.stages.score.groups import members_of
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
@@ -25,7 +31,11 @@ _PAIRS_SHOWN = 5_000
 IDENTITY_COLUMNS: dict[str, type] = {
     "supplier": str,
     "model": str,
-    **{f.name: f.scalar or list for f in IdentityGroupRecord.fields if f.name not in (ID, "members")},
+    **{
+        f.name: f.scalar or list
+        for f in IdentityGroupRecord.fields
+        if f.name not in {ID, "members"} | KEPT_FIELDS
+    },
     "members": list,
     "n_members": int,
     "nearest_proxy": str,
@@ -64,10 +74,14 @@ def identity_rows(workspace: Workspace, suppliers: Sequence[str]) -> list[dict[s
     of = {"_id": {"in": sorted(suppliers)}}
     placed = list(typed.find(workspace.documents, IdentityGroupRecord, of))
     proxies = {one.group: one.proxy for one in typed.find(workspace.documents, ProxyOfSupplier)}
-    ordered = sorted(placed, key=lambda one: (one.service, -len(one.members), one.group, one.id))
+    members = members_of(workspace.documents, placed)
+    ordered = sorted(placed, key=lambda one: (one.service, -one.size, one.group, one.id))
     cuts = recent_cuts(workspace, suppliers, datetime.now(UTC))
     models = {s.key: s.model for s in named_suppliers(workspace, suppliers)}
-    return [_row(one, models.get(one.id), proxies.get(one.nearest or ""), cuts[one.id]) for one in ordered]
+    return [
+        _row(one, models.get(one.id), members[one.id], proxies.get(one.nearest or ""), cuts[one.id])
+        for one in ordered
+    ]
 
 
 def recent_cuts(workspace: Workspace, suppliers: Collection[str], now: datetime) -> Counter[str]:
@@ -127,16 +141,23 @@ def many_cuts(workspace: Workspace, now: datetime | None = None) -> dict[str, st
 
 
 def _row(
-    placed: IdentityGroupRecord, model: str | None, nearest_proxy: str | None, n_cuts: int
+    placed: IdentityGroupRecord,
+    model: str | None,
+    members: Sequence[str],
+    nearest_proxy: str | None,
+    n_cuts: int,
 ) -> dict[str, Any]:
-    rest = _plain_fields(placed)
-    del rest["members"]
+    rest = {
+        name: value
+        for name, value in _plain_fields(placed).items()
+        if name != "members" and name not in KEPT_FIELDS
+    }
     return {
         "supplier": placed.id,
         "model": model,
         **rest,
-        "members": placed.members,
-        "n_members": len(placed.members),
+        "members": members,
+        "n_members": len(members),
         "nearest_proxy": nearest_proxy,
         "n_cuts": n_cuts,
     }

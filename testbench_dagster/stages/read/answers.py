@@ -18,7 +18,7 @@ from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.period import ALWAYS, Period
 from testbench_dagster.core.records.attempts import AttemptsOfSupplier, ShownAttempt
-from testbench_dagster.core.records.identity import GroupMembers
+from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.prompts import ShownPrompt
 from testbench_dagster.core.records.suppliers import RosterRow
 from testbench_dagster.core.records.windows import AnsweringSupplier, PackedAnswers
@@ -411,7 +411,9 @@ def _peers_values(
     for start in range(0, len(ordered), 2 * PEERS):
         batch = [key for key in ordered[start : start + 2 * PEERS] if key != supplier.key]
         keys = [*batch, supplier.key]
-        group_of |= {key: placed.group for key, placed in typed.by_id(documents, GroupMembers, keys).items()}
+        group_of |= {
+            key: placed.group for key, placed in typed.by_id(documents, ProxyOfSupplier, keys).items()
+        }
         groups.add(group_of[supplier.key])
         here = typed.by_id(documents, RosterRow, batch)
         for key in batch:

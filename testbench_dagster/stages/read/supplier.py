@@ -9,7 +9,7 @@ from typing import Any
 
 from testbench_dagster.core.records.attempts import FaultCount
 from testbench_dagster.core.records.declaring import ID, Record
-from testbench_dagster.core.records.identity import ChangeRecord, IdentityGroupRecord
+from testbench_dagster.core.records.identity import KEPT_FIELDS, ChangeRecord, IdentityGroupRecord
 from testbench_dagster.core.records.public_gaps import PublicGapRecord
 from testbench_dagster.core.records.rankings import LeaderboardRecord, StoredRanking
 from testbench_dagster.core.records.references import ReferenceRecord
@@ -21,10 +21,11 @@ from testbench_dagster.stages.rank.stored import read_ranking
 from testbench_dagster.stages.read.answers import required_supplier
 from testbench_dagster.stages.read.service import recent_service
 from testbench_dagster.stages.read.spending import DaySpent, spending
+from testbench_dagster.stages.score.groups import members_of
 from testbench_dagster.stages.score.task_groups import group_rows
 from testbench_dagster.stages.score.windows import primary_windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents import DocumentStore, typed
 
 #: How far back attempts are counted.
 FAULTS_OF = timedelta(days=7)
@@ -35,10 +36,10 @@ class SupplierPage:
     """What is known of a supplier, without its answers.
 
     ``windows``: its primary rows, ``groups`` those of groups of tasks. ``entries``: its places in the stored
-    rankings, columns of a leaderboard as JSON. ``group`` is None for who was never compared. ``faults``:
-    attempts of the last week by how they ended. ``change`` is the last one that was detected. ``reference``:
-    how it compares with the reference of its model, None for who has none. ``public_gaps``: how it does on
-    public questions and on fresh ones of the kind, by task. ``spent``: what its attempts took
+    rankings, columns of a leaderboard as JSON. ``group`` names all members; None for who was never compared.
+    ``faults``: attempts of the last week by how they ended. ``change`` is the last one that was detected.
+    ``reference``: how it compares with the reference of its model, None for who has none. ``public_gaps``:
+    how it does on public questions and on fresh ones of the kind, by task. ``spent``: what its attempts took
     on each of the last days that had some, the newest last. ``service_quality``: what service probes of the
     last 72 hours came to, by workload; empty where there were none.
     """
@@ -71,7 +72,7 @@ class SupplierPage:
             "windows": [row.to_json() for row in self.windows],
             "groups": [row.to_json() for row in self.groups],
             "rankings": [dict(entry) for entry in self.entries],
-            "identity": None if self.group is None else _plain_fields(self.group),
+            "identity": None if self.group is None else _placement(self.group),
             "faults": dict(self.faults),
             "change": None if self.change is None else _plain_fields(self.change),
             "reference": None if self.reference is None else _plain_fields(self.reference),
@@ -81,8 +82,17 @@ class SupplierPage:
         }
 
 
+def _with_all_members(documents: DocumentStore, key: str) -> IdentityGroupRecord | None:
+    placed = typed.get(documents, IdentityGroupRecord, key)
+    return None if placed is None else replace(placed, members=[*members_of(documents, [placed])[key]])
+
+
 def _plain_fields(of: Record) -> dict[str, Any]:
     return {name: _plain(value) for name, value in of.to_document().items() if name != ID}
+
+
+def _placement(group: IdentityGroupRecord) -> dict[str, Any]:
+    return {name: value for name, value in _plain_fields(group).items() if name not in KEPT_FIELDS}
 
 
 def _plain(value: Any) -> Any:
@@ -108,7 +118,7 @@ def supplier_page(workspace: Workspace, key: str, *, now: datetime | None = None
         windows=windows,
         groups=groups,
         entries=[entry for board in boards if board for entry in board.entries if entry["supplier"] == key],
-        group=typed.get(documents, IdentityGroupRecord, key),
+        group=_with_all_members(documents, key),
         faults={row.fault: row.n for row in sorted(typed.group(documents, FaultCount, since))},
         change=next(changes, None),
         reference=typed.get(documents, ReferenceRecord, key),

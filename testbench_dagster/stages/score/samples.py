@@ -65,7 +65,8 @@ class WindowSamples:
     ``attempts`` are all that are young enough and after the last change, whichever docs the window holds.
     While no new fact is written all of this stays the same before ``until``, for good if it is None.
     ``refused``: the supplier refuses requests of the task's form altogether. ``silent``: it never answered
-    anything, of any task; told where no doc is scored and one is not.
+    anything, of any task; told where no doc is scored and one is not. ``unsettled``: what became of a doc may
+    change though no new fact of the supplier is written, by the clock or by what others answer.
     """
 
     samples: list[Sample]
@@ -75,6 +76,7 @@ class WindowSamples:
     beyond: Sequence[Sample] = ()
     refused: bool = False
     silent: bool = False
+    unsettled: bool = False
 
 
 def samples_by_task(
@@ -152,7 +154,7 @@ class _Reader:
                     replace(s, state=DocState.OPEN if s.failed or s.void else s.state, unreachable=False)
                     for s in window.samples
                 ]
-                window = replace(window, samples=open_, refused=True, until=self._now)
+                window = replace(window, samples=open_, refused=True, until=self._now, unsettled=True)
             elif not window.scored and any(s.failed or s.open for s in window.samples) and self._silent():
                 window = replace(window, silent=True, until=self._now)
             yield spec.name, window
@@ -368,6 +370,7 @@ class _Reader:
             [s for s in docs.outcomes if s.scored and s.at > since and s.round != GATE_ROUND],
             docs.attempts,
             list(beyond.values()),
+            unsettled=bool(docs.holds_until),
         )
 
     def _refused(self, tasks: Sequence[Task], found: Mapping[str, _Docs]) -> set[str]:

@@ -37,7 +37,7 @@ from testbench_dagster.core.records.attempts import (
     DocAttempt,
     PlanAttempt,
 )
-from testbench_dagster.core.records.identity import GroupMembers
+from testbench_dagster.core.records.identity import ProxyOfSupplier
 from testbench_dagster.core.records.prompts import AskedPrompt, PromptCalls
 from testbench_dagster.core.records.scores import ScoredDoc, ScoredId, ScoredSupplier, ScoredTask
 from testbench_dagster.core.supplier import Supplier
@@ -525,7 +525,7 @@ class Peers:
 
     def _read_groups(self, suppliers: Iterable[str]) -> None:
         new = [key for key in suppliers if key not in self._groups]
-        placed = typed.by_id(self._workspace.documents, GroupMembers, new) if new else {}
+        placed = typed.by_id(self._workspace.documents, ProxyOfSupplier, new) if new else {}
         for key in new:
             self._groups[key] = placed[key].group if key in placed else key
 

@@ -21,6 +21,7 @@ from testbench_dagster.stores.documents.contract import (
     DocumentStore,
     DuplicateKey,
     Group,
+    Minutely,
     UndeclaredField,
     Where,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "DocumentStore",
     "DuplicateKey",
     "Group",
+    "Minutely",
     "StoreError",
     "UndeclaredField",
     "Where",

@@ -8,7 +8,14 @@ from typing import Any, NoReturn
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents.collections import ATTEMPTS, EPOCHS, LANE_ENDS, SCORES
-from testbench_dagster.stores.documents.contract import Collection, Document, DocumentStore, Group, Where
+from testbench_dagster.stores.documents.contract import (
+    Collection,
+    Document,
+    DocumentStore,
+    Group,
+    Minutely,
+    Where,
+)
 
 #: By collection the field that says when a fact came to be.
 _DATED = {
@@ -68,6 +75,12 @@ class StoreAsOf:
     def group(self, collection: Collection, group: Group, where: Where | None = None) -> list[Document]:
         """See :class:`DocumentStore`."""
         return self._documents.group(collection, group, self._bounded(collection, where))
+
+    def minutely(
+        self, collection: Collection, minutely: Minutely, where: Where | None = None
+    ) -> list[tuple[Any, int, int, int]]:
+        """See :class:`DocumentStore`."""
+        return self._documents.minutely(collection, minutely, self._bounded(collection, where))
 
     def size(self, name: str) -> int:
         """See :class:`DocumentStore`."""

@@ -30,7 +30,14 @@ from typing import Any, TypeVar
 from testbench_dagster.core.errors import BodyUnavailable, StoreError
 from testbench_dagster.core.records.bodies import BodyPlaceRecord
 from testbench_dagster.stores.documents.collections import ATTEMPTS, BODY_PLACES
-from testbench_dagster.stores.documents.contract import Collection, Document, DocumentStore, Group, Where
+from testbench_dagster.stores.documents.contract import (
+    Collection,
+    Document,
+    DocumentStore,
+    Group,
+    Minutely,
+    Where,
+)
 from testbench_dagster.stores.places import Place
 
 T = TypeVar("T")
@@ -180,6 +187,12 @@ class DocumentsWithBodies:
     def group(self, collection: Collection, group: Group, where: Where | None = None) -> list[Document]:
         """See the contract."""
         return self._documents.group(collection, group, where)
+
+    def minutely(
+        self, collection: Collection, minutely: Minutely, where: Where | None = None
+    ) -> list[tuple[Any, int, int, int]]:
+        """See the contract."""
+        return self._documents.minutely(collection, minutely, where)
 
     def reindex(self, collection: Collection, say: Callable[[str], None]) -> None:
         """See the contract."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from testbench_dagster.core.errors import StoreError, UndeclaredField
-from testbench_dagster.core.records.collection import Collection, Group
+from testbench_dagster.core.records.collection import Collection, Group, Minutely
 
 __all__ = [
     "OPERATORS",
@@ -28,6 +28,7 @@ __all__ = [
     "DocumentStore",
     "DuplicateKey",
     "Group",
+    "Minutely",
     "UndeclaredField",
     "Where",
 ]
@@ -96,6 +97,16 @@ class DocumentStore(Protocol):
 
     def group(self, collection: Collection, group: Group, where: Where | None = None) -> list[Document]:
         """Aggregate the matching documents, one row per combination of the ``by`` fields."""
+        ...
+
+    def minutely(
+        self, collection: Collection, minutely: Minutely, where: Where | None = None
+    ) -> list[tuple[Any, int, int, int]]:
+        """Count the matching documents of each minute, and the minutes in which that came to the same.
+
+        Rows of the value of ``by``, how many documents of a minute are told apart, how many it has in all,
+        and in how many minutes that is so; in any order.
+        """
         ...
 
     def claim(

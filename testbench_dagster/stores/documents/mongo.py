@@ -39,7 +39,14 @@ from pymongo.errors import (
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import collections, values
-from testbench_dagster.stores.documents.contract import Collection, Document, DuplicateKey, Group, Where
+from testbench_dagster.stores.documents.contract import (
+    Collection,
+    Document,
+    DuplicateKey,
+    Group,
+    Minutely,
+    Where,
+)
 from testbench_dagster.stores.schema import DOCUMENTS_SCHEMA, check_schema
 from testbench_dagster.stores.uris import without_password
 
@@ -57,6 +64,7 @@ _SCHEMA_ID = "documents"
 _BATCH_DOCUMENTS = 1_000
 _BATCH_BYTES = 16 * 1024 * 1024
 _READ_DOCUMENTS = 500
+_READ_ROWS = 5_000  # of some fields only: some 300 bytes each
 _RACE_ATTEMPTS = 10
 _DUPLICATE = 11000
 _NAMESPACE_EXISTS = 48
@@ -184,8 +192,8 @@ class MongoDocuments:
         collection.check_declared(fields)
         # an empty projection would mean all of the document
         projection = {"_id": int("_id" in fields or not fields)} | dict.fromkeys(fields, 1)
-        found = self._stream(collection, query, sort, limit, projection)
-        return (tuple(_plain(collection, name, document.get(name)) for name in fields) for document in found)
+        found = self._stream(collection, query, sort, limit, projection, narrow=True)
+        return map(_row_maker(collection, fields), found)
 
     def count(self, collection: Collection, where: Where | None = None) -> int:
         """Count the matching documents."""
@@ -222,6 +230,35 @@ class MongoDocuments:
                 result[output] = _plain(collection, name, row[f"v{i}"]) if row[f"n{i}"] else None
             results.append(result)
         return results
+
+    def minutely(
+        self, collection: Collection, minutely: Minutely, where: Where | None = None
+    ) -> list[tuple[Any, int, int, int]]:
+        """Count the documents of minutes, and the minutes that came to the same; see the contract."""
+        query = _query(collection, where)
+        values.check_minutely(collection, minutely)
+        told = {"$cond": [{"$in": [f"${minutely.field}", list(minutely.values)]}, 1, 0]}
+        by_minute = {
+            "by": {"$ifNull": [f"${minutely.by}", None]},
+            "minute": _beginning(minutely.time, values.MINUTE_MS),
+        }
+        alike = {"by": "$_id.by", "told": "$told", "all": "$all"}
+        pipeline: list[dict[str, Any]] = [
+            {"$match": query},
+            {"$group": {"_id": by_minute, "told": {"$sum": told}, "all": {"$sum": 1}}},
+            {"$group": {"_id": alike, "minutes": {"$sum": 1}}},
+        ]
+        with self._errors():
+            rows = list(self._native(collection).aggregate(pipeline, allowDiskUse=True))
+        return [
+            (
+                _plain(collection, minutely.by, row["_id"]["by"]),
+                int(row["_id"]["told"]),
+                int(row["_id"]["all"]),
+                int(row["minutes"]),
+            )
+            for row in rows
+        ]
 
     def claim(
         self,
@@ -347,6 +384,8 @@ class MongoDocuments:
         sort: Sequence[tuple[str, int]],
         limit: int | None,
         projection: Mapping[str, int] | None,
+        *,
+        narrow: bool = False,
     ) -> Iterator[Document]:
         if limit == 0:  # which MongoDB reads as "no limit"
             return
@@ -356,18 +395,14 @@ class MongoDocuments:
                 projection,
                 sort=list(sort) or None,
                 limit=limit or 0,
-                batch_size=_READ_DOCUMENTS,
+                batch_size=_READ_ROWS if narrow else _READ_DOCUMENTS,
                 allow_disk_use=True,
                 # ids are few and exact; the planner would try what else is asked for, in turn
                 hint=[("_id", ASCENDING)] if _names_ids(query) else None,
             )
-        with contextlib.closing(cursor):
-            while True:
-                with self._errors():
-                    document = next(cursor, None)
-                if document is None:
-                    return
-                yield document
+        # who reads the stream raises nothing in here
+        with contextlib.closing(cursor), self._errors():
+            yield from cursor
 
     def _replace(self, native: Native[Document], batch: list[tuple[str, RawBSONDocument]]) -> None:
         """Replace each document of the batch, again where another process inserted the same id meanwhile."""
@@ -568,11 +603,13 @@ def _names_ids(query: Document) -> bool:
 
 
 def _group_key(group: Group, name: str) -> Any:
-    """What is counted by: a field, or the hour that one lies in; $mod has the sign of what it divides."""
-    if name not in group.hourly:
-        return f"${name}"
-    hour = values.HOUR_MS
-    past = {"$mod": [{"$add": [{"$mod": [{"$toLong": f"${name}"}, hour]}, hour]}, hour]}
+    """What is counted by: a field, or the hour that one lies in."""
+    return _beginning(name, values.HOUR_MS) if name in group.hourly else f"${name}"
+
+
+def _beginning(name: str, period_ms: int) -> Any:
+    """When the period began in which a time lies; $mod has the sign of what it divides."""
+    past = {"$mod": [{"$add": [{"$mod": [{"$toLong": f"${name}"}, period_ms]}, period_ms]}, period_ms]}
     return {"$subtract": [f"${name}", past]}
 
 
@@ -581,6 +618,26 @@ def _plain(collection: Collection, name: str, value: Any) -> Any:
     kind = values.field_type(collection, name)
     convert: Callable[[Any], Any] | None = {int: int, float: float}.get(kind)
     return value if value is None or convert is None else convert(value)
+
+
+def _row_maker(collection: Collection, fields: Sequence[str]) -> Callable[[Document], tuple[Any, ...]]:
+    """What makes a row of a document: its fields in order, those of numbers as exactly the declared type."""
+    numbers = [
+        (place, values.field_type(collection, name))
+        for place, name in enumerate(fields)
+        if values.field_type(collection, name) in (int, float)
+    ]
+    names = tuple(fields)
+
+    def row(document: Document) -> tuple[Any, ...]:
+        made = [document.get(name) for name in names]
+        for place, kind in numbers:
+            value = made[place]
+            if type(value) is not kind and value is not None:
+                made[place] = kind(value)
+        return tuple(made)
+
+    return row
 
 
 def _set_validator(database: Database[Document], collection: Collection) -> None:

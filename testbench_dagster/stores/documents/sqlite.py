@@ -24,7 +24,7 @@ from typing import Any
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.stores.documents import values
 from testbench_dagster.stores.documents.connections import Connections
-from testbench_dagster.stores.documents.contract import Collection, Document, Group, Where
+from testbench_dagster.stores.documents.contract import Collection, Document, Group, Minutely, Where
 from testbench_dagster.stores.documents.sqlite_tables import (
     COLUMN_TYPES,
     build_index,
@@ -207,6 +207,26 @@ class SqliteDocuments:
             }
             for row in rows
         ]
+
+    def minutely(
+        self, collection: Collection, minutely: Minutely, where: Where | None = None
+    ) -> list[tuple[Any, int, int, int]]:
+        """Count the documents of minutes, and the minutes that came to the same; see the contract."""
+        found = _compile(collection, values.terms(collection, where))
+        values.check_minutely(collection, minutely)
+        self._ensure(collection)
+        marks = ", ".join("?" * len(minutely.values))
+        told = f"TOTAL({_column(minutely.field)} IN ({marks}))"
+        minutes = (
+            f"SELECT {_column(minutely.by)} AS by, {told} AS told, COUNT(*) AS n "
+            f"FROM {found.table} WHERE {found.sql} "
+            f"GROUP BY {_column(minutely.by)}, {_beginning(minutely.time, values.MINUTE_MS)}"
+        )
+        sql = f"SELECT by, told, n, COUNT(*) FROM ({minutes}) GROUP BY by, told, n"
+        decoder = _decoder(collection, minutely.by)
+        with self._reading(found) as connection:
+            rows = connection.execute(sql, [*minutely.values, *found.params]).fetchall()
+        return [(None if by is None else decoder(by), int(told), n, count) for by, told, n, count in rows]
 
     def claim(
         self,
@@ -495,9 +515,14 @@ def _column(name: str) -> str:
 
 
 def _group_key(group: Group, name: str) -> str:
-    """What is counted by: a column, or the hour that one lies in; % has the sign of what it divides."""
-    column, hour = _column(name), values.HOUR_MS
-    return f"({column} - ({column} % {hour} + {hour}) % {hour})" if name in group.hourly else column
+    """What is counted by: a column, or the hour that one lies in."""
+    return _beginning(name, values.HOUR_MS) if name in group.hourly else _column(name)
+
+
+def _beginning(name: str, period_ms: int) -> str:
+    """When the period began in which a time lies; % has the sign of what it divides."""
+    column = _column(name)
+    return f"({column} - ({column} % {period_ms} + {period_ms}) % {period_ms})"
 
 
 def _decoder(collection: Collection, name: str) -> Callable[[Any], Any]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.records.declaring import Record, count_of, shape_of, stored_changes
-from testbench_dagster.stores.documents.contract import Document, DocumentStore, Where
+from testbench_dagster.stores.documents.contract import Document, DocumentStore, Minutely, Where
 from testbench_dagster.stores.documents.values import encode, prepare
 
 T = TypeVar("T")
@@ -129,6 +129,20 @@ def group(documents: DocumentStore, of: type[T], where: Where | None = None) -> 
     """Count the matching records by the fields of a count."""
     shape = count_of(of)
     return [shape.from_row(row) for row in documents.group(shape.record.collection, shape.group, where)]
+
+
+def minutes(
+    documents: DocumentStore,
+    of: type[Record],
+    *,
+    by: str,
+    time: str,
+    field: str,
+    values: Iterable[str],
+    where: Where | None = None,
+) -> list[tuple[Any, int, int, int]]:
+    """Count the matching records of each minute: see :meth:`.contract.DocumentStore.minutely`."""
+    return documents.minutely(of.collection, Minutely(by, time, field, tuple(values)), where)
 
 
 def purge(documents: DocumentStore, of: type[Record], where: Where) -> int:

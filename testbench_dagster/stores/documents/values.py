@@ -19,7 +19,14 @@ from bson.codec_options import CodecOptions
 
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.wording import counted
-from testbench_dagster.stores.documents.contract import OPERATORS, Collection, Document, Group, Where
+from testbench_dagster.stores.documents.contract import (
+    OPERATORS,
+    Collection,
+    Document,
+    Group,
+    Minutely,
+    Where,
+)
 
 CODEC: CodecOptions[Document] = CodecOptions(
     tz_aware=True, tzinfo=UTC, uuid_representation=UuidRepresentation.STANDARD
@@ -250,8 +257,8 @@ def check_limit(collection: Collection, limit: int | None) -> None:
         raise StoreError(f"{collection.name}: limit {limit!r} must be 0 or more")
 
 
-#: Milliseconds of an hour, of which stores count times.
-HOUR_MS = 3_600_000
+#: Milliseconds of an hour and of a minute, of which stores count times.
+HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 
 
 def check_group(collection: Collection, group: Group) -> None:
@@ -263,6 +270,15 @@ def check_group(collection: Collection, group: Group) -> None:
     for name in group.sum:
         if field_type(collection, name) not in (int, float):
             raise StoreError(f"{collection.name}.{name}: only int and float fields can be summed")
+
+
+def check_minutely(collection: Collection, minutely: Minutely) -> None:
+    """Raise unless the fields are declared, the time is one, and what is told apart are texts."""
+    collection.check_declared([minutely.by, minutely.time, minutely.field])
+    if field_type(collection, minutely.time) is not datetime:
+        raise StoreError(f"{collection.name}.{minutely.time}: only times have minutes")
+    if field_type(collection, minutely.field) is not str:
+        raise StoreError(f"{collection.name}.{minutely.field}: only texts are told apart by minutes")
 
 
 def check_purge(collection: Collection, where: Where) -> None:

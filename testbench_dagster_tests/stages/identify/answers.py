@@ -84,8 +84,9 @@ def graded(
     at: datetime,
     *,
     round_: int = 1,
+    scored_at: datetime | None = None,
 ) -> None:
-    """A scored doc, with what the filter extracted of its answer."""
+    """A scored doc, with what the filter extracted of its answer; scored at once by default."""
     answer_id = document_id("answer", name, registration.task, doc_id, round_)
     record = {
         "_id": document_id("score", answer_id),
@@ -111,6 +112,6 @@ def graded(
         "latency_ms": 5.0,
         "prompt_tokens": 1,
         "completion_tokens": 1,
-        "scored_at": at,
+        "scored_at": scored_at or at,
     }
     workspace.documents.put_new(SCORES, [record])

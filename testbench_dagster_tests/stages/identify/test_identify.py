@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.attempts import AttemptEnd
+from testbench_dagster.core.records.identity import KEPT_FIELDS, IdentityGroupRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.window import Window
 from testbench_dagster.identity import Change
+from testbench_dagster.scoring.reliability import Minutes, availability
 from testbench_dagster.stages.check import findings
 from testbench_dagster.stages.discover.roster import (
     active_suppliers,
@@ -20,14 +24,17 @@ from testbench_dagster.stages.discover.roster import (
     known_suppliers,
     refresh_roster,
 )
-from testbench_dagster.stages.identify import identify
+from testbench_dagster.stages.identify import identify, reading
 from testbench_dagster.stages.identify.identify import detect_changes, record_changes, refresh_identity
 from testbench_dagster.stages.identify.reading import read_availability
 from testbench_dagster.stages.identify.views import change_rows, identity_rows, many_cuts, pair_rows
 from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.read.supplier import supplier_page
+from testbench_dagster.stages.score.groups import identity_groups, members_of
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
-from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS, PLANS
+from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.documents.collections import ATTEMPTS, CHANGES, IDENTITY_GROUPS, PLANS
 from testbench_dagster_tests.stages.identify.answers import HOUR, NOW, answer, key, stored
 from testbench_dagster_tests.stages.score.facts import Facts
 
@@ -104,7 +111,7 @@ def test_groups_are_the_same_however_many_are_read_and_written_at_a_time(
     told = {name: (one["group"], one["members"], one["reason"]) for name, one in stored(workspace).items()}
     workspace.documents.purge(IDENTITY_GROUPS, {"service": "external"})
     monkeypatch.setattr(identify, "_SUPPLIERS", 1)
-    monkeypatch.setattr(identify, "_NAMES", 1)
+    monkeypatch.setattr(identify, "_RECORDS", 1)
     refresh_identity(workspace, now=NOW)
     assert told == {
         name: (one["group"], one["members"], one["reason"]) for name, one in stored(workspace).items()
@@ -123,6 +130,101 @@ def test_groups_whose_writing_was_cut_short_are_made_anew(open_workspace: Opener
     assert stored(workspace)["a3"]["members"] == whole["a3"]["members"]
 
 
+def test_a_record_names_some_members_and_whoever_asks_is_told_all(
+    open_workspace: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW - HOUR)
+    shown = identity_rows(workspace, [key(name) for name in NAMES])
+    page = supplier_page(workspace, key("a3"), now=NOW).to_json()["identity"]
+    twins = [key(name) for name in ("a1", "a2", "a3")]
+    assert page["members"] == twins and page.keys().isdisjoint({"n_members", "watched_at", "watched_as"})
+    monkeypatch.setattr(identify, "MEMBERS_TOLD", 2)
+    report = refresh_identity(workspace, now=NOW)
+    assert [*report.groups.values()] == [twins]
+    (before,) = workspace.documents.find(IDENTITY_GROUPS, {"_id": key("a3")})
+    assert (before["members"], before["n_members"]) == (twins[:2], 3)
+    # who left, and was in the group when it was compared before, is no member
+    left = before | {"_id": key("a0"), "compared_at": NOW - HOUR}
+    workspace.documents.upsert(IDENTITY_GROUPS, [left])
+    told = [{**row, "compared_at": None} for row in identity_rows(workspace, [key(name) for name in NAMES])]
+    moving = {"rotates_at", "proxy", "role"}
+    assert told == [{**row, "compared_at": None} for row in shown] and not moving.isdisjoint(told[0])
+    assert supplier_page(workspace, key("a3"), now=NOW).to_json()["identity"] == page | {
+        "compared_at": NOW.isoformat()
+    }
+    records = {one.id: one for one in typed.find(workspace.documents, IdentityGroupRecord)}
+    found = members_of(workspace.documents, [*records.values()])
+    assert found[key("a1")] is found[key("a2")] and found[key("b1")] == [key("b1")]
+    # the groups were made anew between the two reads
+    workspace.documents.amend(IDENTITY_GROUPS, {name: {"compared_at": NOW + HOUR} for name in twins})
+    assert members_of(workspace.documents, [records[key("a1")]]) == {key("a1"): twins}
+
+
+def test_records_of_earlier_versions_name_all_members(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    shown = identity_rows(workspace, [key(name) for name in NAMES])
+    old = [
+        {name: value for name, value in one.items() if name not in KEPT_FIELDS}
+        for one in workspace.documents.find(IDENTITY_GROUPS)
+    ]
+    workspace.documents.purge(IDENTITY_GROUPS, {"service": "external"})
+    workspace.documents.upsert(IDENTITY_GROUPS, old)
+    assert identity_rows(workspace, [key(name) for name in NAMES]) == shown
+    groups = identity_groups(workspace.documents, [key(name) for name in NAMES])
+    assert {name.partition("@")[0] for name in groups} == {"a1", "a2", "a3"}
+    assert refresh_identity(workspace, now=NOW + HOUR).splits == []
+
+
+def test_only_where_somebody_is_elected_the_store_counts_who_was_available(
+    open_workspace: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, asked = open_workspace(), list[set[str]]()
+    everybody(workspace)
+
+    def spy(workspace: Workspace, suppliers: set[str], now: datetime) -> Mapping[str, float]:
+        asked.append({name.partition("@")[0] for name in suppliers})
+        return read_availability(workspace, suppliers, now)
+
+    monkeypatch.setattr(identify, "read_availability", spy)
+    refresh_identity(workspace, now=NOW)
+    later = {key(name): {"rotates_at": NOW + 900 * HOUR} for name in NAMES}
+    workspace.documents.amend(IDENTITY_GROUPS, later)
+    refresh_identity(workspace, now=NOW + HOUR)
+    over = {key(name): {"rotates_at": NOW + HOUR} for name in NAMES}
+    workspace.documents.amend(IDENTITY_GROUPS, over)
+    refresh_identity(workspace, now=NOW + 2 * HOUR)
+    assert asked == [{"a1", "a2", "a3"}, set(), {"a1", "a2", "a3"}]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_store_counts_the_availability_that_attempts_one_by_one_have(
+    open_workspace: Opener, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    workspace, draw = open_workspace(), random.Random(seed)
+    monkeypatch.setattr(reading, "_COUNTED", 2)
+    for name in NAMES:
+        for round_ in range(draw.randrange(12)):
+            fault = draw.choice([*Fault]).value
+            start = NOW - timedelta(minutes=draw.randrange(9 * 24 * 60), seconds=draw.randrange(60))
+            answer(workspace, name, range(draw.randrange(1, 9)), "a", start, round_=round_ + 1, fault=fault)
+            if draw.random() < 0.7:  # within one minute, answered or not
+                for number in range(draw.randrange(1, 7)):
+                    other = draw.choice(["ok", fault])
+                    again = round_ * 10 + number + 100
+                    answer(workspace, name, range(1), "a", start, round_=again, fault=other)
+    minutes: dict[str, Minutes] = {}
+    for attempt in workspace.documents.find(ATTEMPTS, {"finished_at": {"gt": NOW - timedelta(days=7)}}):
+        ended = AttemptEnd(attempt["supplier"], attempt["fault"], attempt["finished_at"])
+        minutes.setdefault(ended.supplier, Minutes()).add(ended)
+    plain = {supplier: availability([counts.packed()]) for supplier, counts in minutes.items()}
+    expected = {supplier: share for supplier, share in plain.items() if share is not None}
+    assert read_availability(workspace, [key(name) for name in NAMES], NOW) == expected and expected
+
+
 def test_the_availability_of_an_election_is_that_of_minutes_of_the_last_week(open_workspace: Opener) -> None:
     workspace = open_workspace()
     answer(workspace, "a1", range(3), "a", NOW - 48 * HOUR)
@@ -131,7 +233,10 @@ def test_the_availability_of_an_election_is_that_of_minutes_of_the_last_week(ope
     answer(workspace, "a2", range(2), "a", NOW - 24 * HOUR)
     answer(workspace, "a2", range(2, 9), "a", NOW - 8 * 24 * HOUR, fault="supplier_http")
     answer(workspace, "a3", range(2), "a", NOW - 24 * HOUR, fault="internal")
-    assert read_availability(workspace, "external", NOW) == {key("a1"): 3 / 4, key("a2"): 1.0}
+    assert read_availability(workspace, [key("a1"), key("a2"), key("b1")], NOW) == {
+        key("a1"): 3 / 4,
+        key("a2"): 1.0,
+    }
 
 
 def test_the_planner_asks_members_audits_and_probes_only(open_workspace: Opener) -> None:

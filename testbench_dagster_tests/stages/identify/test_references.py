@@ -30,7 +30,7 @@ from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, PLANS
 from testbench_dagster_tests.stages.identify.answers import HOUR, NOW, answer, key
-from testbench_dagster_tests.stages.identify.test_splits import LOGIC, MINUTE, TASKS, UNITS, Town
+from testbench_dagster_tests.stages.identify.town import LOGIC, MINUTE, TASKS, UNITS, Town
 from testbench_dagster_tests.stages.score.facts import Facts
 
 Open = Callable[..., Town]

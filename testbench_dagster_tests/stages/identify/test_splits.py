@@ -3,83 +3,39 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
 
 import pytest
 
 from testbench_dagster.core.records.rankings import TaxonomySummaryRecord
-from testbench_dagster.core.registration import Registration
-from testbench_dagster.stages.discover.roster import active_suppliers, refresh_roster
-from testbench_dagster.stages.identify.identify import detect_changes, refresh_identity
+from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.identify.identify import (
+    detect_changes,
+    identity_settings,
+    refresh_identity,
+)
+from testbench_dagster.stages.identify.splits import watch_groups
 from testbench_dagster.stages.identify.views import identity_rows, pair_rows
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.rank import leaderboard
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.summarize.refresh import refresh_summaries
-from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.statistics.intervals import wilson
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import IDENTITY_GROUPS, SPLITS
-from testbench_dagster_tests.stages.identify.answers import HOUR, NOW, answer, graded, key, stored
+from testbench_dagster_tests.growing import Reads, counted_reads
+from testbench_dagster_tests.stages.identify.answers import HOUR, NOW, key, stored
+from testbench_dagster_tests.stages.identify.town import (
+    LOGIC,
+    MINUTE,
+    UNITS,
+    Open,
+    Town,
+    merged,
+    withheld,
+)
 from testbench_dagster_tests.stages.score.facts import Facts
-
-LOGIC, UNITS = "starter_logic", "starter_units"
-MINUTE = timedelta(minutes=1)
-TASKS = [{"name": name, "samples": {"min": 50, "max": 50, "half_width": None}} for name in (LOGIC, UNITS)] + [
-    {"name": "identity", "framework": "signatures"}
-]
-Open = Callable[..., "Town"]
-
-
-class Town:
-    """An installation whose suppliers answer two tasks and probes."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        facts = Facts(workspace)
-        self.tasks: dict[str, Registration] = {
-            name: facts.registration(name, n_docs=300) for name in (LOGIC, UNITS)
-        }
-
-    def probes(self, name: str, backend: str, start: datetime = NOW - 60 * HOUR) -> None:
-        answer(self.workspace, name, range(60), backend, start)
-
-    def docs(
-        self,
-        name: str,
-        docs: Sequence[int],
-        start: datetime = NOW - 50 * HOUR,
-        *,
-        right: Callable[[str, int], bool] = lambda task, doc: doc % 5 != 0,
-        text: str = "model a",
-        tasks: Sequence[str] = (LOGIC, UNITS),
-        round_: int = 1,
-    ) -> None:
-        """Scored docs, one a minute in turn of the tasks; .8 of them right by default."""
-        for number, doc in enumerate(docs):
-            for task in tasks:
-                good = right(task, doc)
-                said = f"{text} on {task} {doc}: {'right' if good else 'wrong'}"
-                at = start + number * MINUTE
-                graded(self.workspace, self.tasks[task], name, doc, float(good), said, at, round_=round_)
-
-    def groups(self) -> dict[str, list[str]]:
-        return {
-            name: [m.partition("@")[0] for m in one["members"]]
-            for name, one in stored(self.workspace).items()
-        }
-
-
-@pytest.fixture
-def town(open_installation: Callable[..., Workspace]) -> Open:
-    def build(*names: str, **blocks: Any) -> Town:
-        workspace = open_installation(*({"address": name} for name in names), tasks=TASKS, **blocks)
-        refresh_roster(workspace)
-        return Town(workspace)
-
-    return build
 
 
 def test_twins_form_a_group_by_whole_answers(town: Open) -> None:
@@ -130,15 +86,26 @@ def test_thirty_docs_are_needed_and_probes_count_among_them(town: Open) -> None:
     assert few.groups()["c1"] == ["c1"], "equal answers that begin with nothing of their own are not enough"
 
 
-def merged(place: Town, *names: str) -> str:
-    """Groups suppliers that answered alike an hour ago; returns the proxy."""
-    for name in names:
-        place.probes(name, "a")
-        place.docs(name, range(50))
-    refresh_identity(place.workspace, now=NOW - 20 * HOUR)
-    assert place.groups()[names[0]] == sorted(names)
-    proxy: str = stored(place.workspace)[names[0]]["proxy"]
-    return proxy.partition("@")[0]
+def test_what_was_compared_is_not_read_again_however_much_there_is(town: Open) -> None:
+    """Documents and keys that the store looks at: an index finds what was stored since."""
+    place = town("a1", "a2", "a3")
+    merged(place, "a1", "a2", "a3")
+    suppliers = active_suppliers(place.workspace)
+
+    def reads() -> Reads:
+        settings = identity_settings(place.workspace)
+        with counted_reads(place.workspace) as counted:
+            watch_groups(place.workspace, "external", suppliers, NOW - 18 * HOUR, settings)
+            return counted()
+
+    few = reads()
+    for name in ("a1", "a2", "a3"):
+        place.docs(name, range(50, 200), NOW - 90 * HOUR)
+        place.probes(name, "a", NOW - 80 * HOUR)
+    many = reads()
+    assert many.returned == few.returned and many.examined <= few.examined + 100, "of 1,000 more"
+    place.docs("a1", range(200, 202), NOW - 19 * HOUR)
+    assert reads().examined > 2 * many.examined
 
 
 @pytest.mark.slow
@@ -182,13 +149,6 @@ def unscorable(place: Town, name: str, docs: Sequence[int], start: datetime, *, 
     for number, doc in enumerate(docs):
         at = start + number * MINUTE
         facts.score(place.tasks[LOGIC], doc, None, at, supplier=key(name), error=error)
-
-
-def withheld(place: Town, name: str, docs: Sequence[int], start: datetime) -> None:
-    """Docs that a supplier leaves unanswered for good, one every minute, while it answers others."""
-    facts = Facts(place.workspace)
-    for number, doc in enumerate(docs):
-        facts.fail(place.tasks[LOGIC], doc, at=start + number * MINUTE, supplier=key(name))
 
 
 @pytest.mark.parametrize("silent_one", ["member", "proxy"])

@@ -68,6 +68,10 @@ class Content:
                 self._has_value.append(one.value is not None)
                 self._at.append(microseconds(one.at))
 
+    def settle(self) -> None:
+        """Keep the newest answers alone, in a quarter of the memory, before other large tables are made."""
+        _ = self._newest
+
     @cached_property
     def _newest(self) -> tuple[np.ndarray, np.ndarray]:
         """The matrix, and which docs have scores."""

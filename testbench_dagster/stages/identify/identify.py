@@ -382,6 +382,7 @@ def _whole(
             for one in answers.of_supplier(supplier)
             if one.family in signing
         )
+    content.settle()
     return content, differing
 
 

@@ -250,7 +250,7 @@ def test_keys_are_given_to_what_asks_suppliers_alone(compose: Compose) -> None:
 
 
 def test_stores_are_for_this_host_and_the_page_promises_no_other(compose: Compose) -> None:
-    """Clients go where a replica set says that its members are: a name of a network that leads nowhere else."""
+    """Clients go where a replica set says that its members are: a name that only its network knows."""
     inside = {name for name, network in compose["networks"].items() if (network or {}).get("internal")}
     for name in SERVERS:
         server = compose["services"][name]

@@ -108,7 +108,7 @@ def test_its_extras_exist_and_its_version_is_ours() -> None:
 
 
 def named_modules() -> set[str]:
-    """Modules that configurations of pods name, in files and pages: classes of Dagster, and readers of places."""
+    """Modules that configurations of pods name in files and pages: of Dagster's classes, of places."""
     pages = [ROOT / "docs" / "deployment.md", ROOT / "docs" / "operations.md"]
     files = [path for path in (ROOT / "deploy").rglob("*") if path.suffix in (".yaml", ".tpl")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in [*pages, *files])

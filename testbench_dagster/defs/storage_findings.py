@@ -44,12 +44,22 @@ def storage_findings(config: Config) -> Iterator[Finding]:
                 return
             yield Finding(STORAGE, "PostgreSQL" if on_server else f"SQLite in {home}")
             yield _daemon_finding(instance, config.settings.automation)
-            of_launcher = getattr(instance.run_launcher, "findings", None)  # ours for Celery tells something
-            if of_launcher is not None:
-                yield from of_launcher()
+            yield from _launcher_findings(instance)
     except TestbenchError as error:
         told = str(error).removeprefix(STORAGE).strip()
         yield Finding(STORAGE, told, ok=False)
+
+
+def _launcher_findings(instance: dg.DagsterInstance) -> Iterator[Finding]:
+    """What tells what launches runs, if it is ours, as that for Celery is.
+
+    Another's is not made: that for Kubernetes wants the token of its pod, which only daemon and UI have.
+    """
+    launcher = instance.get_ref().run_launcher_data
+    if launcher is not None and launcher.module_name.partition(".")[0] == __name__.partition(".")[0]:
+        of_launcher = getattr(instance.run_launcher, "findings", None)
+        if of_launcher is not None:
+            yield from of_launcher()
 
 
 def _schema_problem(instance: dg.DagsterInstance) -> str | None:

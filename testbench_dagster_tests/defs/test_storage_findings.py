@@ -93,6 +93,25 @@ def test_nobody_waits_for_a_daemon_where_all_is_off(used: Config, tmp_path: Path
     assert finding.ok and "no sensor and no schedule is on" in finding.detail
 
 
+def test_what_launches_pods_is_not_made_where_no_pod_is(used: Config) -> None:
+    """As in the pod of the code server, which has no token of its cluster."""
+    pytest.importorskip("dagster_k8s", reason="the extra k8s is not installed")
+    path = used.home / "dagster" / "dagster.yaml"
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = {
+        "service_account_name": "testbench",
+        "job_image": "testbench-dagster",
+        "instance_config_map": "testbench-instance",
+        "dagster_home": str(path.parent),
+        "load_incluster_config": True,
+    }
+    launcher = {"module": "dagster_k8s.launcher", "class": "K8sRunLauncher", "config": config}
+    path.write_text(yaml.safe_dump({**settings, "run_launcher": launcher}), encoding="utf-8")
+    told = found(used)
+    assert told.keys() == {"Dagster's storage", "Dagster's daemon"}
+    assert all(finding.ok for finding in told.values())
+
+
 def test_two_daemons_on_one_storage_are_told(used: Config) -> None:
     beat(used, daemon="one")
     beat(used, daemon="two", only="SENSOR", age_s=10)

@@ -58,6 +58,14 @@ def example(name: str, **changes: Any) -> Object:
     return {"testbenchYaml": CONFIGURATION, **values, **changes}
 
 
+def merged(under: Object, over: Object) -> Object:
+    """Values with others over them, as Helm lays them."""
+    both = dict(under)
+    for key, value in over.items():
+        both[key] = merged(both[key], value) if isinstance(value, dict) and key in both else value
+    return both
+
+
 def render(values: Mapping[str, Any]) -> list[Object]:
     """The objects that these values make, in the order of the templates.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
@@ -254,6 +255,7 @@ def _pod_problems(template: Object, names: _Names) -> Iterator[str]:
         yield from _missing("Secret", names.secrets, secret["name"])
     yield from _user_problems(spec.get("securityContext", {}))
     volumes = {volume["name"]: volume for volume in spec.get("volumes", ())}
+    yield from _twice("volume", [volume["name"] for volume in spec.get("volumes", ())])
     mounted = {mount["name"] for one in containers(template) for mount in one.get("volumeMounts", ())}
     for name in volumes.keys() - mounted:
         yield f"nothing mounts the volume {name}"
@@ -277,6 +279,13 @@ def _user_problems(context: Object) -> Iterator[str]:
         yield "its folders are not its own"
     if context.get("seccompProfile") != {"type": "RuntimeDefault"}:
         yield "has no filter of system calls"
+
+
+def _twice(what: str, names: Iterable[str]) -> Iterator[str]:
+    """What Kubernetes refuses, or of which it takes the last."""
+    for name, times in Counter(names).items():
+        if times > 1:
+            yield f"the {what} {name} is there {times} times"
 
 
 def _container_problems(container: Object, volumes: Mapping[str, Object], names: _Names) -> Iterator[str]:
@@ -304,6 +313,8 @@ def _container_problems(container: Object, volumes: Mapping[str, Object], names:
         "limits", {}
     ):
         yield "says not what it needs and may use"
+    yield from _twice("variable", [variable["name"] for variable in container.get("env", ())])
+    yield from _twice("path", [mount["mountPath"] for mount in container.get("volumeMounts", ())])
     for mount in container.get("volumeMounts", ()):
         if mount["name"] not in volumes:
             yield f"there is no volume {mount['name']}"

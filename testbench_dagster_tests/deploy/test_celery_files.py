@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,6 +80,103 @@ def test_variables_are_set_and_read() -> None:
     assert named <= environment
     read = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
     assert {name for name in environment - named if name not in read} == set(), "nothing reads it"
+
+
+#: Of Debian, which has it in systemd: prints what files of variables set, read as EnvironmentFile is.
+GENERATOR = Path("/usr/lib/systemd/user-environment-generators/30-systemd-environment-d-generator")
+URI = "mongodb://testbench:s%27e!c#r;t@db1,db2/testbench?replicaSet=rs0&authSource=admin&w=majority"
+
+
+def written(uri: str) -> str:
+    """testbench.env with another URI, put in as the file and the README say."""
+    text = (units.DEPLOY / "testbench.env").read_text(encoding="utf-8")
+    return re.sub(r"(?m)^(TESTBENCH_MONGO_URI=)'.*'$", lambda found: f"{found[1]}'{uri}'", text)
+
+
+def test_values_are_read_here_as_by_systemd(tmp_path: Path) -> None:
+    if not GENERATOR.exists():
+        pytest.skip("no systemd, which would read the file")
+    (tmp_path / "environment.d").mkdir()
+    text = written(URI) + "PLAIN=a b&c\nEMPTY=\nSPACED= a \n"
+    (tmp_path / "environment.d" / "testbench.conf").write_text(text)
+    done = subprocess.run(
+        [GENERATOR], env={"XDG_CONFIG_HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    # it quotes what it prints, as a shell would read it
+    said = dict(word.split("=", 1) for word in shlex.split(done.stdout))
+    ours = units.environment_file(text)
+    assert ours["TESTBENCH_MONGO_URI"] == URI
+    assert {name: said.get(name, "") for name in ours} == ours
+
+
+@pytest.fixture
+def host() -> Iterator[Path]:
+    """A folder that other users may enter, unlike those of tests."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def commands_of_the_readme() -> list[str]:
+    blocks = re.findall(r"```text\n(.*?)```", (units.DEPLOY / "README.md").read_text("utf-8"), re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_the_steps_of_the_readme_give_its_user_what_systemd_gives_its_services(host: Path) -> None:
+    """Step by step, with "testbench check" replaced by one that prints its variables."""
+    root = os.geteuid() == 0
+    user = pwd.getpwnam("nobody") if root else pwd.getpwuid(os.geteuid())
+    group = grp.getgrgid(user.pw_gid).gr_name
+    (host / "deploy" / "celery").mkdir(parents=True)
+    for path in units.DEPLOY.iterdir():
+        (host / "deploy" / "celery" / path.name).write_bytes(path.read_bytes())
+    (host / "deploy" / "celery" / "testbench.env").write_text(written(URI))
+    said = b""
+    for line in commands_of_the_readme():
+        words = shlex.split(line)
+        if words[0] == "runuser":
+            assert words[:4] == ["runuser", "-u", "testbench", "--"]
+            script = words[-1].replace("/opt/testbench/bin/testbench check", "env -0")
+            as_user = ["runuser", "-u", user.pw_name, "--"] if root else []
+            command = [*as_user, *words[4:-1], script.replace("/etc/testbench", f"{host}/etc/testbench")]
+            said = subprocess.run(
+                command, cwd=host, env={"PATH": os.environ["PATH"]}, check=True, capture_output=True
+            ).stdout
+        elif words[0] == "install":
+            owners = {"testbench": user.pw_name, "root": "root" if root else user.pw_name}
+            words = [
+                f"{host}{word}"
+                if word.startswith("/")
+                else group
+                if before == "-g"
+                else owners[word]
+                if before == "-o"
+                else word
+                for before, word in zip(["", *words], words, strict=False)
+            ]
+            subprocess.run(words, cwd=host, check=True)
+        else:
+            assert words[0] in ("useradd", "python3", "/opt/testbench/bin/pip"), line
+    found = dict(pair.split("=", 1) for pair in said.decode().split("\0") if pair)
+    wanted = units.environment_file(written(URI))
+    assert {name: found[name] for name in wanted} == wanted
+    env = (host / "etc" / "testbench" / "env").stat()
+    assert oct(env.st_mode & 0o777) == "0o640"
+    for folder in ("", "dagster"):
+        assert (host / "var" / "lib" / "testbench" / folder).stat().st_uid == user.pw_uid
+    assert (host / "var" / "lib" / "testbench" / "dagster" / "dagster.yaml").exists()
+
+
+def test_the_table_says_of_secrets_who_may_read_them() -> None:
+    """As the step that copies the file, and the file itself."""
+    readme = (units.DEPLOY / "README.md").read_text(encoding="utf-8")
+    step = next(line for line in commands_of_the_readme() if line.endswith(" /etc/testbench/env"))
+    said = re.search(r"`/etc/testbench/env`, owner `(\w+)`, group `(\w+)`, mode ([0-7]{4})", readme)
+    assert said is not None
+    assert f"-o {said[1]} -g {said[2]} -m {said[3]} " in step
+    head = (units.DEPLOY / "testbench.env").read_text(encoding="utf-8").splitlines()[0]
+    assert said[1] in head and said[2] in head and said[3] in head
 
 
 @pytest.mark.parametrize("unit", units.UNITS)

@@ -30,6 +30,7 @@ from testbench_dagster_tests.deploy.charts import (  # noqa: E402
     THEIR_SECRETS,
     example,
     found,
+    merged,
     render,
     rendered,
 )
@@ -251,13 +252,6 @@ def test_the_migration_comes_first_and_needs_nothing_that_comes_later() -> None:
 def test_values_that_make_no_sense_are_refused_and_named(values: dict[str, Any], said: str) -> None:
     with pytest.raises(HelmError, match=said):
         render(merged(example("minimal"), values))
-
-
-def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    both = dict(under)
-    for key, value in over.items():
-        both[key] = merged(under.get(key, {}), value) if isinstance(value, dict) else value
-    return both
 
 
 def test_every_default_is_what_the_schema_allows_and_lists() -> None:

@@ -23,7 +23,15 @@ for needed, extra in (
 from helm_python import HelmError  # noqa: E402
 
 from testbench_dagster_tests.deploy import charts, checking  # noqa: E402
-from testbench_dagster_tests.deploy.charts import CHART, THEIR_SECRETS, Object, example, render, rendered  # noqa: E402
+from testbench_dagster_tests.deploy.charts import (  # noqa: E402
+    CHART,
+    THEIR_SECRETS,
+    Object,
+    example,
+    merged,
+    render,
+    rendered,
+)
 
 #: Mappings whose keys are anybody's; those of them that something refers to are planted in by value.
 _FREE = {"annotations", "data", "labels", "matchLabels", "nodeSelector", "stringData"}
@@ -167,13 +175,6 @@ def test_a_misspelt_key_of_values_is_refused() -> None:
             render(merged(example("minimal"), wrong))
         planted += 1
     assert planted > 150
-
-
-def merged(under: Object, over: Object) -> Object:
-    both = dict(under)
-    for key, value in over.items():
-        both[key] = merged(both[key], value) if isinstance(value, dict) and key in both else value
-    return both
 
 
 #: Names that refer to something, or that something knows: template, old text, new text.

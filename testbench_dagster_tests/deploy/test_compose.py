@@ -249,6 +249,22 @@ def test_keys_are_given_to_what_asks_suppliers_alone(compose: Compose) -> None:
     }
 
 
+def test_stores_are_for_this_host_and_the_page_promises_no_other(compose: Compose) -> None:
+    """Clients go where a replica set says that its members are: a name that only its network knows."""
+    inside = {name for name, network in compose["networks"].items() if (network or {}).get("internal")}
+    for name in SERVERS:
+        server = compose["services"][name]
+        assert set(server["networks"]) <= inside and "ports" not in server
+    member = compose["services"]["mongo-initiate"]["command"][2].partition(":")[0]
+    assert member in compose["services"]
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Docker Compose\n")[2].partition("\n## ")[0]
+    elsewhere = [
+        part for part in section.split("\n\n") if re.search(r"(second|further|other) hosts?\b", part)
+    ]
+    assert elsewhere and all("(#celery-on-a-few-hosts)" in part for part in elsewhere)
+
+
 def mappings(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Where every key is whose name the specification knows."""
     if isinstance(node, dict):

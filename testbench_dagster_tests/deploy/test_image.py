@@ -8,9 +8,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fsspec.registry import known_implementations
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from testbench_dagster import __version__
 from testbench_dagster.defs.local_runs import PROCESS_ENVIRONMENT
@@ -69,8 +74,7 @@ def test_nothing_else_reaches_the_build(path: str) -> None:
 def test_what_the_package_is_built_from_is_copied() -> None:
     """A file that pyproject.toml or MANIFEST.in names would be missing in the build alone."""
     copied = {source for text in values(stages()[1], "COPY") for source in text.split()[:-1]}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert {project["readme"], *project["license-files"], "setup.py"} <= copied
+    assert {project()["readme"], *project()["license-files"], "setup.py"} <= copied
 
 
 def test_it_is_not_root_and_has_one_python() -> None:
@@ -84,16 +88,52 @@ def test_it_is_not_root_and_has_one_python() -> None:
     assert [step["value"].split()[0] for stage in stages()[1:] for step in stage[:1]] == [
         "python:${PYTHON}-slim-${DEBIAN}"
     ] * 2
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lowest = project["requires-python"].removeprefix(">=").split(".")
+    lowest = project()["requires-python"].removeprefix(">=").split(".")
     assert [int(part) for part in arguments["PYTHON"].split(".")] >= [int(part) for part in lowest]
 
 
+def project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return found
+
+
+def extras() -> list[str]:
+    """The extras that the image has where nobody says otherwise."""
+    return dict(text.split("=") for text in values(stages()[1], "ARG"))["EXTRAS"].split(",")
+
+
 def test_its_extras_exist_and_its_version_is_ours() -> None:
-    extras = dict(text.split("=") for text in values(stages()[1], "ARG"))["EXTRAS"].split(",")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(extras) <= project["optional-dependencies"].keys()
+    assert set(extras()) <= project()["optional-dependencies"].keys()
     assert f'version="{__version__}"' in values(stages()[-1], "LABEL")[0]
+
+
+def named_modules() -> set[str]:
+    """Modules that configurations of pods name in files and pages: of Dagster's classes, of places."""
+    pages = [ROOT / "docs" / "deployment.md", ROOT / "docs" / "operations.md"]
+    files = [path for path in (ROOT / "deploy").rglob("*") if path.suffix in (".yaml", ".tpl")]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in [*pages, *files])
+    classes = set(re.findall(r"^ *(?:- )?module: ([a-z0-9_]+)", text, re.MULTILINE))
+    places = set(re.findall(r"\b(?:publish|bodies): ([a-z0-9]+)://", text))
+    assert classes and places
+    return classes | {known_implementations[place]["class"].partition(".")[0] for place in places}
+
+
+def test_what_configurations_name_is_in_it() -> None:
+    """Pods have no other home for files than such a place; without the package there is none."""
+    wanted = [*project()["dependencies"]]
+    for extra in extras():
+        wanted += project()["optional-dependencies"][extra]
+    installed = {canonicalize_name(Requirement(text).name) for text in wanted} | {"testbench-dagster"}
+    found = packages_distributions()
+    for module in named_modules():
+        assert {canonicalize_name(name) for name in found[module]} & installed, module
+
+
+def test_the_page_names_its_extras() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    said = re.search(r"the package with the extras (.*?), bubblewrap", page, re.DOTALL)
+    assert said is not None
+    assert re.findall(r"`(\w+)`", said[1]) == extras()
 
 
 def test_its_variables_are_those_of_every_process_in_dagster() -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster._core.instance.config import get_default_tick_retention_settings, get_tick_retention_settings
+from dagster._core.scheduler.instigation import InstigatorType
 
 for needed, extra in (
     ("helm_python", "deploy"),
@@ -23,7 +25,7 @@ for needed, extra in (
     pytest.importorskip(needed, reason=f"the extra {extra} is not installed")
 
 from testbench_dagster import __version__  # noqa: E402
-from testbench_dagster_tests.deploy import checking, commands  # noqa: E402
+from testbench_dagster_tests.deploy import charts, checking, commands  # noqa: E402
 
 VALUES = Path(__file__).parents[2] / "deploy" / "k8s" / "official-chart-values.yaml"
 ANY: dict[str, Any] = {"*": None}
@@ -41,6 +43,8 @@ POD = {
     "envSecrets": ANY,
     "annotations": ANY,
 }
+THREADS = dict.fromkeys(("useThreads", "numWorkers", "numSubmitWorkers"))
+TICKS = {"purgeAfterDays": dict.fromkeys(("skipped", "success", "failure", "started"))}
 KNOWN: dict[str, Any] = {
     "global": {"postgresqlSecretName": None},
     "postgresql": dict.fromkeys(("enabled", "postgresqlHost", "postgresqlUsername", "postgresqlDatabase")),
@@ -76,10 +80,12 @@ KNOWN: dict[str, Any] = {
             **dict.fromkeys(("enabled", "startTimeoutSeconds", "cancelTimeoutSeconds")),
             **dict.fromkeys(("maxResumeRunAttempts", "pollIntervalSeconds", "freeSlotsAfterRunEndSeconds")),
         },
-        "runRetries": {"enabled": None, "maxRetries": None},
+        "runRetries": dict.fromkeys(("enabled", "maxRetries", "retryOnAssetOrOpFailure")),
+        **dict.fromkeys(("sensors", "schedules", "backfills"), THREADS),
         **POD,
     },
     "dagsterWebserver": {"service": {"type": None, "port": None}, **POD},
+    "retention": {"enabled": None, **dict.fromkeys(("schedule", "sensor", "autoMaterialize"), TICKS)},
     "additionalInstanceConfig": ANY,
     "migrate": {"enabled": None},
     "telemetry": {"enabled": None},
@@ -149,13 +155,60 @@ def problems(values: dict[str, Any]) -> list[str]:
     if problem := commands.problem(command):
         found.append(problem)
     queue = values["dagsterDaemon"]["runCoordinator"]["config"]["customRunCoordinator"]
-    storage = {"module": "testbench_dagster.defs.storage", "class": "TestbenchStorage", "config": {}}
-    settings = {
-        "storage": {"custom": storage},
-        "run_coordinator": queue,
-        **values["additionalInstanceConfig"],
-    }
+    settings = {**usual_storage(), "run_coordinator": queue, **values["additionalInstanceConfig"]}
     return found + checking.settings_problems(yaml.safe_dump(settings))
+
+
+def usual_storage() -> dict[str, Any]:
+    storage = {"module": "testbench_dagster.defs.storage", "class": "TestbenchStorage", "config": {}}
+    return {"storage": {"custom": storage}}
+
+
+#: Blocks of dagster.yaml that the chart writes from values of ours, by where these are.
+WRITTEN = {
+    "run_monitoring": ("dagsterDaemon", "runMonitoring"),
+    "run_retries": ("dagsterDaemon", "runRetries"),
+    "sensors": ("dagsterDaemon", "sensors"),
+    "schedules": ("dagsterDaemon", "schedules"),
+    "backfills": ("dagsterDaemon", "backfills"),
+    "retention": ("retention",),
+    "telemetry": ("telemetry",),
+}
+
+
+def snake(node: Any) -> Any:
+    """With keys as dagster.yaml has them."""
+    if not isinstance(node, dict):
+        return node
+    return {re.sub("([A-Z])", lambda found: f"_{found[1].lower()}", key): snake(node[key]) for key in node}
+
+
+def written(values: dict[str, Any]) -> dict[str, Any]:
+    """What the chart writes into dagster.yaml of those values, but for classes and their configuration."""
+    made = {}
+    for block, path in WRITTEN.items():
+        node: Any = values
+        for step in path:
+            node = node[step]
+        made[block] = snake(node)
+    assert made["retention"].pop("enabled") is True  # a switch of the chart's own
+    return {**made, **values["additionalInstanceConfig"]}
+
+
+def meant(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same, with retention as Dagster takes it: a number is that of every outcome."""
+    kinds = {
+        "schedule": InstigatorType.SCHEDULE,
+        "sensor": InstigatorType.SENSOR,
+        "auto_materialize": InstigatorType.AUTO_MATERIALIZE,
+    }
+    days = {
+        name: get_tick_retention_settings(
+            settings["retention"].get(name), get_default_tick_retention_settings(kind)
+        )
+        for name, kind in kinds.items()
+    }
+    return {**settings, "retention": days}
 
 
 @pytest.fixture
@@ -166,6 +219,31 @@ def values() -> dict[str, Any]:
 
 def test_they_are_right(values: dict[str, Any]) -> None:
     assert problems(values) == []
+
+
+def test_it_is_set_as_where_runs_have_pods_by_our_own_chart(values: dict[str, Any]) -> None:
+    """Retries, monitoring, retention and threads, which would drift apart silently."""
+    ours, theirs = meant(charts.dagster_yaml(charts.rendered("minimal"))), meant(written(values))
+    # the chart has no value for it, which docs/deployment.md says
+    del ours["run_monitoring"]["max_runtime_seconds"]
+    # what Dagster does where nothing is said, which that chart always says
+    said = {"max_resume_run_attempts": 0, "free_slots_after_run_end_seconds": 0}
+    assert said.items() <= theirs["run_monitoring"].items()
+    theirs["run_monitoring"] = {
+        key: value for key, value in theirs["run_monitoring"].items() if key not in said
+    }
+    assert {key: ours[key] for key in theirs} == theirs
+    elsewhere = {"storage", "run_launcher", "run_coordinator", "compute_logs", "nux"}
+    assert ours.keys() - theirs.keys() == elsewhere
+
+
+def test_dagster_takes_what_the_chart_writes(values: dict[str, Any]) -> None:
+    assert checking.settings_problems(yaml.safe_dump({**usual_storage(), **written(values)})) == []
+
+
+def test_it_limits_runs_as_our_own_chart(values: dict[str, Any]) -> None:
+    queue = values["dagsterDaemon"]["runCoordinator"]["config"]["customRunCoordinator"]
+    assert queue == charts.dagster_yaml(charts.rendered("minimal"))["run_coordinator"]
 
 
 def test_all_roles_are_of_our_image_and_version(values: dict[str, Any]) -> None:

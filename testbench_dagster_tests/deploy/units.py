@@ -28,10 +28,25 @@ def settings(unit: str) -> dict[str, list[str]]:
     return found
 
 
-def environment_file() -> dict[str, str]:
-    """What testbench.env sets."""
-    lines = (DEPLOY / "testbench.env").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+def environment_file(text: str | None = None) -> dict[str, str]:
+    """What testbench.env sets, or another text, as systemd reads it (systemd.exec, EnvironmentFile).
+
+    Raises:
+        AssertionError: a value is written in a way whose meaning is not plain to every reader.
+    """
+    if text is None:
+        text = (DEPLOY / "testbench.env").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip() and line.lstrip()[0] not in "#;"]
+    return {name: _value(written) for name, _, written in (line.partition("=") for line in lines)}
+
+
+def _value(written: str) -> str:
+    """Single quotes keep all they hold; outside of any, all but a backslash and a quote is what it is."""
+    quoted = re.fullmatch(r"'([^']*)'", written.strip())
+    if quoted is not None:
+        return quoted[1]
+    assert not re.search(r"[\\'\"]", written), f"{written}: put it into single quotes"
+    return written.strip()
 
 
 def moved(text: str, folder: Path) -> str:

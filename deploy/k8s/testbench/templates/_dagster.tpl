@@ -81,7 +81,7 @@ nux:
 
 {{- define "testbench.k8sLauncher" -}}
 {{- $runs := .Values.runs -}}
-{{- $pod := dict "root" . "stores" (list "dagster" "documents") "keys" true "workspace" false "prefix" "" -}}
+{{- $pod := dict "root" . "stores" (list "dagster" "documents") "keys" true "workspace" false "prefix" "" "launched" true -}}
 module: dagster_k8s.launcher
 class: K8sRunLauncher
 config:
@@ -103,7 +103,7 @@ config:
   run_k8s_config:
     container_config:
       env:
-        {{- include "testbench.env" $pod | nindent 8 }}
+        {{- include "testbench.env" $pod | trim | nindent 8 }}
       envFrom:
         {{- include "testbench.envFrom" $pod | nindent 8 }}
       volumeMounts:
@@ -124,12 +124,7 @@ config:
       terminationGracePeriodSeconds: {{ $runs.cancelTimeoutSeconds | int }}
       securityContext:
         {{- include "testbench.podSecurityContext" . | nindent 8 }}
-      {{- if not $runs.hostUsers }}
-      hostUsers: false
-      {{- end }}
-      {{- with $runs.runtimeClassName }}
-      runtimeClassName: {{ . }}
-      {{- end }}
+      {{- include "testbench.sandbox" $runs | nindent 6 }}
       {{- include "testbench.placement" $runs | nindent 6 }}
       volumes:
         {{- include "testbench.volumes" $pod | nindent 8 }}

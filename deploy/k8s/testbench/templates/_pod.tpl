@@ -1,7 +1,7 @@
 {{/*
 Parts of pods, the same for those of this chart and those of runs (in dagster.yaml).
 Give (dict "root" $ "stores" (list "dagster" "documents") "keys" true "workspace" true), and as "prefix" which copies
-of ConfigMaps and Secrets they read, "" or "migration-".
+of ConfigMaps and Secrets they read, "" or "migration-". "launched": dagster_k8s starts it, and sets DAGSTER_HOME itself.
 */}}
 {{- define "testbench.env" -}}
 {{- $secret := include "testbench.storesSecret" (dict "root" .root "prefix" (.prefix | default "")) -}}
@@ -15,8 +15,10 @@ of ConfigMaps and Secrets they read, "" or "migration-".
 {{- if and (has "dagster" .stores) (eq .root.Values.launcher "celery") -}}
 {{- $variables = append $variables "TESTBENCH_REDIS_URL" -}}
 {{- end -}}
+{{- if not .launched }}
 - name: DAGSTER_HOME
   value: /opt/dagster/dagster_home
+{{- end }}
 - name: TESTBENCH_CONFIG
   value: /etc/testbench/testbench.yaml
 - name: TESTBENCH_HOME
@@ -143,14 +145,27 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
+{{/* What keeps a pod apart from its node; give the values of what executes runs. */}}
+{{- define "testbench.sandbox" -}}
+{{- if not .hostUsers }}
+hostUsers: false
+{{- end }}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
 {{/* The template of a pod with one container; give what "testbench.env" takes, "role", "values", "account", "grace"
-and, as YAML of a container, "container". */}}
+and, as YAML of a container, "container"; "sandbox" is what "testbench.sandbox" takes. */}}
 {{- define "testbench.podTemplate" -}}
 metadata:
   labels:
     {{- include "testbench.labels" . | nindent 4 }}
   annotations:
     {{- include "testbench.checksums" .root | nindent 4 }}
+    {{- with .values.annotations }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 spec:
   serviceAccountName: {{ .account | default (include "testbench.fullname" .root) }}
   automountServiceAccountToken: {{ if .account }}true{{ else }}false{{ end }}
@@ -163,6 +178,9 @@ spec:
     {{- range . }}
     - name: {{ . }}
     {{- end }}
+  {{- end }}
+  {{- with .sandbox }}
+  {{- include "testbench.sandbox" . | nindent 2 }}
   {{- end }}
   {{- include "testbench.placement" .values | nindent 2 }}
   containers:

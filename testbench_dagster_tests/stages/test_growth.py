@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,12 @@ def test_what_change_detection_stores_does_not_grow_with_an_era(tmp_path: Path) 
     """Half a year and one and a half: of both, docs are folded."""
     found = []
     for times in (1, 3):
-        with filled(tmp_path / f"{times}", Size(2, 3, 3 * FULL * times)) as history:
+        size = Size(2, 3, 3 * FULL * times)
+        with filled(tmp_path / f"{times}", size) as history:
             key = active_suppliers(history.workspace)[0].key
-            detect_changes(history.workspace, [key], history.now)
+            began = history.now - timedelta(weeks=size.weeks)
+            for now in (began, history.now):  # what was never looked at begins with the window
+                detect_changes(history.workspace, [key], now)
             record = typed.get(history.workspace.documents, ScoreStreamRecord, key)
             assert record is not None and record.folded is not None
             found.append((len(bson.encode(record.to_document())), record.folded.n))

@@ -15,8 +15,11 @@ from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.plan.plan_cache import record_progress, refresh_plans
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, GATING, NOW, Stage
+from testbench_dagster_tests.stages.sample.epochs import stored_epoch
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA
+from testbench_dagster_tests.stages.service.probes import stored_probe
 
 AHEAD = NOW + timedelta(days=3)
 AGO = NOW - timedelta(days=1)
@@ -38,9 +41,7 @@ def test_evidence_dated_ahead_is_asked_again_and_told(made: Stage) -> None:
     assert plan.tasks[GATING].state == "fresh"
     assert plan.tasks[GATED].state == "due" and len(plan.tasks[GATED].plan.due) == DOCS
     told = dated_ahead(made.workspace, NOW)
-    assert told is not None and told.startswith(
-        f"{DOCS} attempts and 0 plans are dated ahead of this machine"
-    )
+    assert told is not None and told.startswith(f"{DOCS} attempts are dated ahead of this machine")
     assert f"{AHEAD:%Y-%m-%d %H:%M} UTC" in told and "NTP" in told
     assert dated_ahead(made.workspace, AHEAD) is None
     clock = next(one for one in findings(made.workspace, suppliers=False) if one.what == "clock")
@@ -79,7 +80,7 @@ def test_a_plan_made_by_a_clock_that_was_ahead_is_due_now(made: Stage) -> None:
             made.answered(task, range(DOCS), supplier=key, at=AGO)
     refresh_plans(made.workspace, active_suppliers(made.workspace), AHEAD)
     assert {one.key for one in due_suppliers(made.workspace, NOW)} == {ALPHA, BETA}
-    assert "0 attempts and 2 plans" in (dated_ahead(made.workspace, NOW) or "")
+    assert "2 plans are" in (dated_ahead(made.workspace, NOW) or "")
     refresh_plans(made.workspace, active_suppliers(made.workspace), NOW)
     assert due_suppliers(made.workspace, NOW) == [] and dated_ahead(made.workspace, NOW) is None
 
@@ -117,3 +118,17 @@ def test_tokens_that_were_granted_in_the_future_do_not_count_now(made: Stage) ->
     assert ledger(AHEAD).grant(pace, 0, 100).tokens == 100
     assert ledger(AHEAD).grant(pace, 0, 100).tokens == 0
     assert ledger(NOW).grant(pace, 0, 100).tokens == 100
+
+
+def test_epochs_and_probes_are_told_with_the_rest(open_installation: Callable[..., Workspace]) -> None:
+    workspace = open_installation({"address": "a"})
+    stored_epoch(workspace.documents, "starter_logic", 1, AGO)
+    stored_probe(workspace.documents, "a@external", AGO)
+    assert dated_ahead(workspace, NOW) is None
+    stored_epoch(workspace.documents, "starter_logic", 2, AHEAD)
+    told = dated_ahead(workspace, NOW)
+    assert told is not None and told.startswith("1 epoch is dated ahead") and f"{AHEAD:%Y-%m-%d}" in told
+    for hour in range(2):
+        stored_probe(workspace.documents, "a@external", AHEAD + timedelta(hours=hour))
+    told = dated_ahead(workspace, NOW)
+    assert told is not None and told.startswith("1 epoch and 2 service probes are dated ahead")

@@ -135,7 +135,7 @@ def test_an_epoch_dated_ahead_keeps_no_other_waiting(workspace: Workspace, named
 
 
 def test_a_tick_of_a_right_clock_is_not_made_good_where_the_epoch_has_it(workspace: Workspace) -> None:
-    """The clock that dated the epoch was ahead, that of the schedule was not: no repetition starts another."""
+    """The clock that dated the epoch was ahead, that of the schedule not: no repetition starts another."""
     spec, tick = workspace.spec("starter_logic"), datetime.now(UTC).replace(microsecond=0)
     stored_epoch(workspace.documents, spec.name, 1, tick + timedelta(days=30), tick)
     assert roll_epoch(workspace, spec, tick, Spread()).epoch == 1

@@ -26,8 +26,8 @@ LOOKED_AT = {
     "FRESH": (1, "79c3c2dc746cd8b453dfe2e5a0719f03551b5155f0bd848e0928b7f2ad89cf50"),
     "CODE": (1, "468dd7aed81dfa66079b56cc8716046515bebaa2de3aaa680f3c7b90270fa7de"),
     "WINDOWS": (9, "501b66e248088ff09b43c28de76819af1458cc8d70e796ab9d1386a3f592591d"),
-    "PLANS": (10, "a4010262c30452296ec5429059d829880f143c330a2060dd63dfdde9155c7bbe"),
-    "SCORE_STREAMS": (3, "291ceff729c6359a0f948cd0677dcd2f271e8a56bec2eff6a4b79963c0905882"),
+    "PLANS": (10, "1f4ab3dce5ee7ac94d2b44865417ff2a9d36f5a810f7c8d01bc45e0e1f20db51"),
+    "SCORE_STREAMS": (3, "e62debf6a9c65d849bda8c8361923a348bc148cf06d12b25055a792d384c3e0b"),
     "PUBLIC_GAPS": (1, "60bd6195bba3336f1ca7474b882c1b4c82296b94a423b83a505b0189d7802503"),
 }
 PINNED = {name: value for name, value in vars(versions).items() if isinstance(value, Version)}

@@ -187,6 +187,7 @@ class GroupAssignment(NamedTuple):
     proxy: str
     since: datetime
     rotates_at: datetime | None
+    compared_at: datetime
     cut_at: datetime | None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from testbench_dagster.core.records.identity import IdentityGroupRecord
 from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.window import Window
 from testbench_dagster.identity import Change
@@ -27,6 +28,7 @@ from testbench_dagster.stages.identify.views import change_rows, identity_rows, 
 from testbench_dagster.stages.plan.planner import Planner
 from testbench_dagster.stages.score.windows import windows
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import CHANGES, IDENTITY_GROUPS, PLANS
 from testbench_dagster_tests.stages.identify.answers import HOUR, NOW, answer, key, stored
 from testbench_dagster_tests.stages.score.facts import Facts
@@ -91,6 +93,21 @@ def test_twins_are_grouped_and_one_stands_for_the_others(open_workspace: Opener)
     assert stored(workspace)["a2"]["group"] == groups["a2"]["group"]
     assert stored(workspace)["a2"]["since"] == groups["a2"]["since"]
     assert again.changes == []
+
+
+def test_a_term_drawn_by_a_clock_that_was_ahead_is_drawn_anew(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    far = NOW + timedelta(days=100_000)
+    group = {"group": stored(workspace)["a1"]["group"]}
+    placed = list(typed.find(workspace.documents, IdentityGroupRecord, group))
+    assert len(placed) == 3
+    for compared_at, stays in ((NOW, True), (far, False)):
+        made = [replace(one, rotates_at=far, compared_at=compared_at) for one in placed]
+        typed.upsert(workspace.documents, IdentityGroupRecord, made)
+        refresh_identity(workspace, now=NOW)
+        assert (stored(workspace)["a1"]["rotates_at"] == far) is stays
 
 
 def test_groups_are_the_same_however_many_are_read_and_written_at_a_time(

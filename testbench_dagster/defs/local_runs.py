@@ -113,7 +113,8 @@ def prepare_home(config: Config) -> dict[str, str]:
         create_folder(config.home)
     variable = "DAGSTER_HOME" if os.environ.get("DAGSTER_HOME") else HOME_ENV
     create_folder(home, variable, mode=0o777)
-    with writing(home, f"set {variable} to a folder this user may write"):
+    remedies = (f"set {variable} to a folder {what}" for what in ("this user may write", "on another disk"))
+    with writing(home, *remedies):
         if not os.access(home, os.W_OK | os.X_OK):  # Dagster's own error would be a page long
             raise PermissionError(None, "Permission denied")
         for path, wanted in ((home / "dagster.yaml", INSTANCE_SETTINGS), (workspace_file(home), WORKSPACE)):

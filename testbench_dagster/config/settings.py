@@ -333,7 +333,7 @@ class RosterSettings(Strict):
 
     ``grace_hours``: how long a supplier that left keeps its partition; its history stays for good. A source
     that leaves out more than ``loss_share`` of its suppliers, or all, is believed once ``loss_looks`` looks
-    in a row over at least ``loss_minutes`` agree; a share of 1 believes everything at once.
+    in a row over at least ``loss_minutes``, and apart, agree; a share of 1 believes everything at once.
     """
 
     grace_hours: float = Field(default=72, ge=0)

@@ -215,7 +215,7 @@ class Stating:
         try:
             _expire(self._documents(), _id(self._role, self._stated))
         except TestbenchError as error:
-            _log.warning("what this process stated is left to expire: %s", error)
+            _log.info("what this process stated is left to expire: %s", error)  # who waits for that is told
 
     def look(self) -> None:
         """State it if it changed, and renew it if it is time."""

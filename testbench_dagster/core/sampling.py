@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_serializer, model_validator
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.pairs import paired_order
 from testbench_dagster.core.rules import Strict
 from testbench_dagster.core.wording import counted
@@ -157,8 +158,13 @@ class Slots:
 
 
 def still_holds(measurement: Measurement | None, now: datetime, max_age: timedelta) -> bool:
-    """Whether a number of docs stays: until :data:`STAYS` times the maximum age after it was measured."""
-    return measurement is not None and now < measurement.at + STAYS * max_age
+    """Whether a number of docs stays: until :data:`STAYS` times the maximum age after it was measured.
+
+    One whose date is ahead of ``now``, by a clock that was set back since, does not.
+    """
+    if measurement is None or is_ahead(measurement.at, now):
+        return False
+    return now < measurement.at + STAYS * max_age
 
 
 def kept_docs(draw: str, older: Collection[int], most: int) -> set[int]:

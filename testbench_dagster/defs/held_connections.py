@@ -5,18 +5,20 @@ statement once more, and stores the materializations of a run's partitions one a
 stay, the runs and the index of the event log keep a connection each, and a batch of materializations is one
 transaction, after which the asset's row shows the last of them, as Dagster does it on PostgreSQL. The file of
 a single run is closed after each transaction as before: only then is the file itself written, by which the
-UI sees that the run goes on.
+UI sees that the run goes on. A full disk is told in our words: SQLAlchemy's have the statement with them.
 
-Belongs here: how the storages of :mod:`.storage` connect, and what they write at once. Does not: how an
-outage of PostgreSQL is told (:mod:`.postgres`).
+Belongs here: how the storages of :mod:`.storage` connect, what they write at once, and how SQLite's full disk
+is told. Does not: how an outage of PostgreSQL is told (:mod:`.postgres`).
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -24,6 +26,7 @@ import dagster as dg
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from testbench_dagster.config import HOME_ENV
 from testbench_dagster.defs.dagster_internals import (
     INDEX_SHARD_NAME,
     SQLITE_BUSY_TIMEOUT_SECONDS,
@@ -39,6 +42,7 @@ from testbench_dagster.defs.dagster_internals import (
     schedule_directory,
     share_engine,
 )
+from testbench_dagster.stores.disk import full_disk, is_full
 
 #: Files of single runs whose engine is kept: a process that runs writes one, the UI reads some.
 _RUN_FILES = 8
@@ -166,12 +170,33 @@ def held_on_postgres(storage: Any, url: str) -> Any:
 
 
 def _held_on_sqlite(url: str) -> sa.Engine:
-    return _holding(url, connect_args=_SQLITE)
+    return _telling_of_full_disks(_holding(url, connect_args=_SQLITE))
 
 
 def _opened_anew(url: str) -> sa.Engine:
     """An engine for a SQLite file that holds no connection."""
-    return sa.create_engine(url, poolclass=NullPool, connect_args=_SQLITE)
+    return _telling_of_full_disks(sa.create_engine(url, poolclass=NullPool, connect_args=_SQLITE))
+
+
+def _telling_of_full_disks(engine: sa.Engine) -> sa.Engine:
+    if not sa.event.contains(engine, "handle_error", _tell_of_full_disk):
+        sa.event.listen(engine, "handle_error", _tell_of_full_disk)
+    return engine
+
+
+def _tell_of_full_disk(context: Any) -> None:
+    """Raise the error of a full disk in place of one that has the statement and its parameters in it.
+
+    Raises:
+        StoreError: the disk of the SQLite file is full.
+    """
+    if context.engine is None or not context.engine.url.database:
+        return
+    path = Path(context.engine.url.database)
+    if is_full(context.original_exception, path):
+        home = os.environ.get(HOME_ENV)
+        variable = HOME_ENV if home and Path(home).absolute() in path.absolute().parents else "DAGSTER_HOME"
+        raise full_disk(path, f"set {variable} to a folder on another disk") from None
 
 
 def _holding(url: str, **options: Any) -> sa.Engine:

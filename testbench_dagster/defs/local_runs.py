@@ -7,13 +7,14 @@ the partitions and the metadata like any other.
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TextIO, cast
 
 import dagster as dg
 import yaml
@@ -39,6 +40,8 @@ _REPOSITORY = "__repository__"  # Dagster's name of definitions without one
 #: Suppliers in one local run. Such runs follow each other, so those of the next wait for the slowest of this
 #: one; the daemon's, which carry fewer, run side by side.
 _SUPPLIERS_AT_ONCE = 500
+#: What Dagster writes of errors that its storage raises to it, and raises on.
+_TOLD_BY_DAGSTER = ("Exception while ", "Falling back to storing ")
 #: Without these a range run of 1,000 partitions spends 36 s on events instead of 1 s (measured).
 PROCESS_ENVIRONMENT = {
     "DAGSTER_EVENT_BATCH_SIZE": "1000",
@@ -109,7 +112,8 @@ def prepare_home(config: Config) -> dict[str, str]:
         create_folder(config.home)
     variable = "DAGSTER_HOME" if os.environ.get("DAGSTER_HOME") else HOME_ENV
     create_folder(home, variable, mode=0o777)
-    with writing(home, f"set {variable} to a folder this user may write"):
+    remedies = (f"set {variable} to a folder {what}" for what in ("this user may write", "on another disk"))
+    with writing(home, *remedies):
         if not os.access(home, os.W_OK | os.X_OK):  # Dagster's own error would be a page long
             raise PermissionError(None, "Permission denied")
         for path, wanted in ((home / "dagster.yaml", INSTANCE_SETTINGS), (workspace_file(home), WORKSPACE)):
@@ -328,9 +332,10 @@ class LocalRuns:
         if ops:
             config["ops"] = ops
         try:
-            result = self._definitions.resolve_job_def(job).execute_in_process(
-                instance=self._instance, tags={**self._tags, **(tags or {})}, run_config=config
-            )
+            with redirect_stderr(cast(TextIO, _ErrorsOnce(sys.stderr))):
+                result = self._definitions.resolve_job_def(job).execute_in_process(
+                    instance=self._instance, tags={**self._tags, **(tags or {})}, run_config=config
+                )
         except dg.DagsterExecutionInterruptedError:
             raise KeyboardInterrupt from None  # what Ctrl-C is everywhere else, without Dagster's stack
         except TestbenchError:
@@ -342,6 +347,26 @@ class LocalRuns:
         self.checks |= {check.check_name: _verdict(check) for check in result.get_asset_check_evaluations()}
         _show_in_timeline(self._instance, result.run_id)
         return result
+
+
+class _ErrorsOnce:
+    """The standard error stream without what Dagster writes while it handles an error of ours.
+
+    It writes one for every event that could not be stored (``Exception while writing logger call to event
+    log: ...``), and raises it all the same: then it is told, in a line.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what does not tell of an error that is being handled."""
+        if text.startswith(_TOLD_BY_DAGSTER) and isinstance(sys.exc_info()[1], TestbenchError):
+            return len(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _known(error: BaseException) -> TestbenchError | None:

@@ -444,8 +444,10 @@ class _OpenDoc:
     epoch: int | None = None
 
     def next_at(self, now: datetime) -> datetime:
-        """When it is asked again: at once where nothing but our own end keeps it open."""
-        return now if self.life is None or self.life.next_at is None else self.life.next_at
+        """When it is asked again: at once where nothing but our own end, or a wrong date, keeps it open."""
+        if self.life is None or self.life.next_at is None or is_ahead(self.life.at, now):
+            return now
+        return self.life.next_at
 
     def occasion(self) -> int:
         """Number of the occasion at which it is asked next."""

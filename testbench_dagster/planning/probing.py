@@ -13,8 +13,6 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
-from testbench_dagster.core.clock import is_ahead
-
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
 #: A supplier that could not be reached is probed no more often, whatever is configured.
@@ -51,18 +49,16 @@ def due_workloads(
         seed: what the instants are drawn from.
         supplier: key of the supplier.
         rates: probes a day by workload, the shortest workload first.
-        last_at: when each workload was last probed; those never probed are due at once.
+        last_at: when each workload was last probed, by the clock of ``now``; those never probed are due at
+            once.
         now: the present.
         unreached_at: when the supplier was last probed, where it could not be reached then. It is asked a
             single workload, an hour later at the earliest: that tells when it is back.
     """
-    if is_ahead(unreached_at, now):
-        unreached_at = now - UNREACHED_EVERY
     due = [
         workload
         for workload, per_day in rates.items()
         if workload not in last_at
-        or is_ahead(last_at[workload], now)
         or last_at[workload] < newest_instant(seed, supplier, workload, per_day, now)
     ]
     if unreached_at is None:

@@ -6,27 +6,41 @@ from datetime import datetime
 
 from testbench_dagster.core.clock import SKEW
 from testbench_dagster.core.records.attempts import AttemptEnd, AttemptRecord
-from testbench_dagster.core.records.plans import DuePlan
+from testbench_dagster.core.records.plans import DuePlan, PlanRecord
+from testbench_dagster.core.records.prompts import EpochRecord, EpochStart
+from testbench_dagster.core.records.service_probes import ProbeTimes, ServiceProbeRecord
 from testbench_dagster.core.wording import counted
 from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 
+#: What has dates by which something is due, what they are called, and what is read of the newest. By their
+#: indexes, or one per supplier: looking for them is cheap.
+_DATED = (
+    (AttemptRecord, AttemptEnd, "finished_at", "attempt"),
+    (PlanRecord, DuePlan, "planned_at", "plan"),
+    (EpochRecord, EpochStart, "started_at", "epoch"),
+    (ServiceProbeRecord, ProbeTimes, "finished_at", "service probe"),
+)
+
 
 def dated_ahead(workspace: Workspace, now: datetime) -> str | None:
-    """Tell in a line how much lies ahead of ``now``, how far, and what is done about it; None where nothing.
-
-    Cheap: attempts are looked up by their date; plans are one per supplier, and only those ahead are read.
-    """
+    """Tell in a line how much is dated ahead of ``now``, how far, and what follows; None where nothing is."""
     documents, limit = workspace.documents, now + SKEW
-    plans = [plan.planned_at for plan in typed.find(documents, DuePlan, {"planned_at": {"gt": limit}})]
-    where = {"finished_at": {"gt": limit}}
-    last = next(typed.find(documents, AttemptEnd, where, sort=[("finished_at", -1)], limit=1), None)
-    if last is None and not plans:
+    told: list[str] = []
+    dates: list[datetime] = []
+    for record, view, date, noun in _DATED:
+        where = {date: {"gt": limit}}
+        newest = next(typed.find(documents, view, where, sort=[(date, -1)], limit=1), None)
+        if newest is not None:
+            told.append(counted(typed.count(documents, record, where), noun))
+            dates.append(getattr(newest, date))
+    if not told:
         return None
-    newest = max([*plans, *([] if last is None else [last.finished_at])])
-    n_attempts = 0 if last is None else typed.count(documents, AttemptRecord, where)
+    *others, last = told
+    first = f"{', '.join(others)} and {last}" if others else last
+    verb = "is" if told == [last] and last.startswith("1 ") else "are"
     return (
-        f"{counted(n_attempts, 'attempt')} and {counted(len(plans), 'plan')} are dated ahead of this "
-        f"machine's clock, up to {newest:%Y-%m-%d %H:%M} UTC: it is behind, or another was ahead; nothing "
-        "waits for those dates, and what was answered then is asked again; keep the clocks right by NTP"
+        f"{first} {verb} dated ahead of this machine's clock, up to {max(dates):%Y-%m-%d %H:%M} UTC: it is "
+        "behind, or another was ahead; nothing waits for those dates, and what was answered then is asked "
+        "again; keep the clocks right by NTP"
     )

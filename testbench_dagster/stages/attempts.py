@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import CallAttempt, PlanAttempt
 from testbench_dagster.core.sampling import GATE_ROUND
@@ -86,11 +87,13 @@ class History:
     ``earlier`` the last attempts of earlier ones by prompt and
     round. ``unanswered`` has every attempt at the docs, of any epoch, that have a call without an answer:
     what became of them depends on the supplier's other answers. ``last_at`` and ``last_height`` are those of
-    the newest sample: of an answer, or what took its place by the supplier's fault, in any epoch.
+    the newest sample: of an answer, or what took its place by the supplier's fault, in any epoch. What is
+    dated ahead of ``now``, by a clock that was set back since, is no newer than what is dated right.
     """
 
     task_hash: str
     since: datetime
+    now: datetime
     answered: list[tuple[datetime, float]] = field(default_factory=list)
     outcomes: list[CallOutcome] = field(default_factory=list)
     earlier: dict[DocRound, list[PlanAttempt]] = field(default_factory=dict)
@@ -103,7 +106,8 @@ class History:
         if not (fault.answered or fault.blames_supplier):
             return
         at, height = attempt.finished_at, attempt.height
-        self.last_at = at if self.last_at is None else max(at, self.last_at)
+        if not is_ahead(at, self.now):
+            self.last_at = at if self.last_at is None else max(at, self.last_at)
         if height is not None:
             self.last_height = height if self.last_height is None else max(height, self.last_height)
 
@@ -137,9 +141,13 @@ class History:
             if closed and round_ != GATE_ROUND:
                 one = ClosedDoc(max(a.finished_at for a in attempts), prompt_id, attempts[0].epoch, round_)
                 known = found.get(attempts[0].doc_id)
-                if known is None or known.at < one.at:
+                if known is None or self._order(known.at) < self._order(one.at):
                     found[attempts[0].doc_id] = one
         return found
+
+    def _order(self, at: datetime) -> tuple[bool, datetime]:
+        """What to order dates by: of what is dated ahead nobody knows how old it is."""
+        return not is_ahead(at, self.now), at
 
 
 def history(
@@ -151,12 +159,13 @@ def history(
     epoch: int,
     began: datetime,
     since: datetime,
+    now: datetime,
 ) -> History:
     """Read the history of a supplier at a task: all of ``epoch``, of earlier ones what is after ``since``.
 
     ``began`` is when the epoch was started: one that is younger than ``since`` costs nothing besides.
     """
-    found = History(task_hash, since)
+    found = History(task_hash, since, now)
     where = {"supplier": supplier, "task": task, "task_hash": task_hash}
     current: list[PlanAttempt] = []
     earlier: list[PlanAttempt] = []

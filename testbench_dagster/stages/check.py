@@ -35,7 +35,9 @@ from testbench_dagster.stages.statements import statement_findings
 from testbench_dagster.stages.summarize.refresh import configured_taxonomies
 from testbench_dagster.stages.who_is_asked import asked_findings
 from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.disk import full_disk, nothing_left
 from testbench_dagster.stores.documents import typed
+from testbench_dagster.stores.files import ANOTHER_DISK
 from testbench_dagster.stores.places import Place
 from testbench_dagster.taxonomies.model import is_placeholder
 from testbench_dagster.transports.registry import check_service
@@ -122,6 +124,8 @@ def _store_finding(
     if server is None and not os.access(home, os.W_OK):
         told = f"SQLite in {home}, which this user may only read: what shows works, `run` and `up` do not"
         return Finding(what, told, ok=False, warning=True)
+    if server is None and nothing_left(home / what):  # what shows works
+        return Finding(what, str(full_disk(home, ANOTHER_DISK)), ok=False)
     return Finding(what, server or f"SQLite in {home}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from testbench_dagster.core.clock import SKEW, is_ahead
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptedDoc
 from testbench_dagster.core.records.identity import ToldChange
@@ -69,7 +70,7 @@ class Tallying:
         plans = typed.by_id(documents, PlannedTasks, self._suppliers).values()
         tasks = set(self._tasks)
         states = [state for plan in plans for name, state in (plan.tasks or {}).items() if name in tasks]
-        since = {"supplier": {"in": list(self._suppliers)}, "detected_at": {"gte": self._began}}
+        since = {"supplier": {"in": list(self._suppliers)}, "detected_at": self._since()}
         return Tally(
             scored=self.scored(),
             failed=dict(failed.most_common()),
@@ -79,6 +80,10 @@ class Tallying:
             still_due=sum(state.calls for state in states if state.state == "due"),
             changes=sum(1 for _ in typed.find(documents, ToldChange, since)),
         )
+
+    def _since(self) -> dict[str, datetime]:
+        """The dates of what happened since; what is ahead was there before, by a clock that was set back."""
+        return {"gte": self._began, "lte": datetime.now(UTC) + SKEW}
 
     def _scored(self) -> dict[tuple[str, str, str], int]:
         """Answers with a score, by task, its hash and what scored them."""
@@ -103,7 +108,7 @@ class Tallying:
         unanswered = [fault.value for fault in Fault if not fault.answered]
         asked: dict[str, dict[str, set[int]]] = {}
         where = {
-            "finished_at": {"gte": self._began},
+            "finished_at": self._since(),
             "supplier": {"in": list(self._suppliers)},
             "task": {"in": list(self._tasks)},
             "fault": {"in": unanswered},
@@ -124,7 +129,7 @@ class Tallying:
             ]
             for task, window in samples_by_task(self._workspace, supplier, tasks, now) if tasks else ():
                 for sample in window.samples:
-                    if sample.at < self._began or sample.doc_id not in docs[task]:
+                    if sample.at < self._began or is_ahead(sample.at, now) or sample.doc_id not in docs[task]:
                         continue
                     void += sample.void
                     if sample.failed:

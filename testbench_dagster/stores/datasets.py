@@ -24,8 +24,10 @@ from sqlalchemy.pool import NullPool
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.registration import Registration, StoredDoc
 from testbench_dagster.core.task_flags import TaskFlags
+from testbench_dagster.stores.disk import nothing_left
 from testbench_dagster.stores.documents.connections import (
     Snapshot,
+    can_be_read,
     connect,
     connect_to_read,
     is_read_alone,
@@ -266,9 +268,10 @@ class DatasetStore:
     def _snapshot(self) -> Snapshot | None:
         """Of an embedded file that is read as if nobody wrote it."""
         path = Path(self._url.database or "")
-        if self._url.get_backend_name() != "sqlite" or not is_read_alone(path):
+        if self._url.get_backend_name() != "sqlite":
             return None
-        return Snapshot.of(path)
+        disk_is_full = not is_read_alone(path) and nothing_left(path)
+        return Snapshot.of(path, disk_is_full) if disk_is_full or is_read_alone(path) else None
 
     @contextlib.contextmanager
     def _write(self, *locks: str) -> Iterator[Connection]:
@@ -406,8 +409,15 @@ def _engine(url: URL) -> Engine:
 
 
 def _sqlite(path: Path) -> sqlite3.Connection:
-    """A connection to the file: to read it alone where this user may not write it."""
-    return connect_to_read(path) if is_read_alone(path) else connect(path)
+    """A connection to the file: to read it alone where this user may not write it, or has no space to."""
+    if is_read_alone(path):
+        return connect_to_read(path)
+    try:
+        return connect(path)
+    except (sqlite3.Error, StoreError) as error:
+        if not can_be_read(path, error):
+            raise
+        return connect_to_read(path, disk_is_full=True)
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -40,6 +40,14 @@ def left(path: Path) -> str:
     return f"{_size(free)} left in {folder}"
 
 
+def nothing_left(path: Path) -> bool:
+    """Whether the disk of a file has no space to speak of."""
+    try:
+        return free_bytes(path.parent)[1] < _NOTHING_BYTES
+    except OSError:
+        return False
+
+
 def full_disk(path: Path, remedy: str) -> StoreError:
     """The error of a file that found no more space; ``remedy`` is what else can be done than free some."""
     return StoreError(f"{path}: its disk is full ({left(path)}): free some space there, or {remedy}")
@@ -62,12 +70,7 @@ def _is_full(error: BaseException, path: Path | None) -> bool:
     text = str(error)
     if _SQLITE_FULL in text:
         return True
-    if path is None or not any(unclear in text for unclear in _SQLITE_UNCLEAR):
-        return False
-    try:
-        return free_bytes(path.parent)[1] < _NOTHING_BYTES
-    except OSError:
-        return False
+    return path is not None and any(unclear in text for unclear in _SQLITE_UNCLEAR) and nothing_left(path)
 
 
 def _size(n: int) -> str:

@@ -62,8 +62,10 @@ def is_stored(path: Path) -> bool:
 
 
 @contextmanager
-def writing(path: Path, remedy: str = ANOTHER_OUT) -> Iterator[None]:
+def writing(path: Path, remedy: str = ANOTHER_OUT, if_full: str | None = None) -> Iterator[None]:
     """While this lasts ``path`` is written; what the system has against it becomes a message with a remedy.
+
+    ``if_full`` is the one for a full disk, where it is another.
 
     Raises:
         StoreError: it cannot be written.
@@ -72,7 +74,7 @@ def writing(path: Path, remedy: str = ANOTHER_OUT) -> Iterator[None]:
         yield
     except OSError as error:
         if is_full(error):
-            raise full_disk(path, remedy) from None
+            raise full_disk(path, if_full or remedy) from None
         raise StoreError(f"cannot write {path}: {error.strerror or error}; {remedy}") from None
 
 
@@ -104,7 +106,7 @@ def alone(path: Path, otherwise: str | Callable[[], str]) -> Iterator[None]:
         StoreError: the file cannot be written.
         TestbenchError: another process is in here; with ``otherwise``, asked for then if it is a function.
     """
-    with writing(path, f"set {_HOME} to a folder this user may write"):
+    with writing(path, f"set {_HOME} to a folder this user may write", ANOTHER_DISK):
         file = path.open("ab")
     with file:
         try:

@@ -221,3 +221,4 @@ def test_a_number_stays_for_some_ages() -> None:
     assert still_holds(measured, at + STAYS * age - timedelta(seconds=1), age)
     assert not still_holds(measured, at + STAYS * age, age)
     assert not still_holds(None, at, age)
+    assert not still_holds(measured, at - timedelta(days=30), age), "nobody knows how old it is"

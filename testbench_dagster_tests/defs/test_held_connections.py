@@ -1,6 +1,7 @@
 """Dagster's storages with connections that are held: the same rows as Dagster's own, of a few connections."""
 
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,8 +16,9 @@ import sqlalchemy as sa
 import yaml
 from sqlalchemy.engine import Engine
 
+from testbench_dagster.core.errors import StoreError
 from testbench_dagster.defs.dagster_internals import SqliteEventLogStorage
-from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS, PROCESS_ENVIRONMENT
+from testbench_dagster.defs.local_runs import INSTANCE_SETTINGS, PROCESS_ENVIRONMENT, _ErrorsOnce
 from testbench_dagster.defs.postgres import POSTGRES_ENV
 
 suppliers = dg.DynamicPartitionsDefinition(name="supplier")
@@ -273,3 +275,34 @@ def test_threads_use_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             thread.join()
         assert failed == []
         assert len(instance.get_dynamic_partitions("supplier")) == 40
+
+
+@pytest.mark.parametrize(("variable", "home_of"), [("TESTBENCH_HOME", ""), ("DAGSTER_HOME", "elsewhere")])
+def test_a_full_disk_is_told_without_the_statement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, home_of: str
+) -> None:
+    """SQLite itself says that the file cannot grow: it may have no more pages than it has."""
+    monkeypatch.setenv("TESTBENCH_HOME", str(tmp_path / home_of))
+    with instance_in(tmp_path / "dagster", monkeypatch) as instance:
+        runs = instance.run_storage
+        with runs.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")  # of the connection that is held
+        with pytest.raises(StoreError) as told:
+            runs.add_run(dg.DagsterRun(job_name="j", tags={"filler": "x" * 1_000_000}))
+    said = str(told.value)
+    assert said.startswith(f"{tmp_path / 'dagster' / 'storage'}") and "its disk is full (" in said
+    assert said.endswith(f"or set {variable} to a folder on another disk") and "INSERT" not in said
+
+
+def test_what_is_raised_is_not_written_besides(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = _ErrorsOnce(sys.stderr)
+    for error in (StoreError("ours"), OSError("another")):
+        try:
+            raise error
+        except Exception as raised:
+            stream.write(f"Exception while storing event batch: {raised}\n")
+    stream.write("Exception while nothing is handled\n")
+    assert capsys.readouterr().err == (
+        "Exception while storing event batch: another\nException while nothing is handled\n"
+    )

@@ -638,3 +638,12 @@ def test_what_is_dated_ahead_is_asked_again_whatever_it_was() -> None:
     assert sorted(positions(plan)) == [0, 2, 3] and plan.fresh == 1
     at_its_time = plan_task(sequence, asked, rule=None, now=ahead, max_age=MAX_AGE)
     assert 0 not in positions(at_its_time)
+
+
+def test_an_open_doc_that_failed_in_the_future_too_does_not_wait_for_it() -> None:
+    """The clock was set back between its two attempts."""
+    ahead = NOW + 30 * 24 * HOUR
+    sequence, asked = prompts(1), [outcome(0, Fault.TRANSPORT, YOUNG)]
+    for at, due in ((ahead, [0]), (YOUNG, [])):
+        lives = {("p0", 1): life(DocState.OPEN, at, ahead + HOUR, occasions=2)}
+        assert positions(plan_task(sequence, asked, lives=lives, **ALL_OF)) == due

@@ -137,10 +137,3 @@ def test_who_cannot_be_reached_is_asked_one_workload_an_hour_at_most() -> None:
             last_at[due[0]] = unreached = now
     assert all(b - a >= UNREACHED_EVERY for a, b in pairwise(found))
     assert len(found) == 23
-
-
-def test_probes_dated_ahead_keep_nothing_waiting() -> None:
-    ahead = NOON + 3 * DAY
-    rates = {"short": 8.0, "1k": 8.0}
-    assert due_workloads("s", "a@x", rates, dict.fromkeys(rates, ahead), NOON) == ["short", "1k"]
-    assert due_workloads("s", "a@x", rates, dict.fromkeys(rates, ahead), NOON, ahead) == ["short"]

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from testbench_dagster.core.faults import Fault
+from testbench_dagster.core.records.suppliers import SupplierRecord
+from testbench_dagster.planning.due import CallOutcome
 from testbench_dagster.stages.ahead import dated_ahead
+from testbench_dagster.stages.attempts import history
 from testbench_dagster.stages.check import findings
-from testbench_dagster.stages.discover.roster import active_suppliers
+from testbench_dagster.stages.discover.roster import active_suppliers, cut_windows, cuts_of, refresh_roster
 from testbench_dagster.stages.plan.due_suppliers import due_suppliers
 from testbench_dagster.stages.plan.plan_cache import record_progress, refresh_plans
-from testbench_dagster.stages.plan.planner import Planner
+from testbench_dagster.stages.plan.planner import Planner, _absent_until
+from testbench_dagster.stages.relay.capabilities import _echo_is_known
 from testbench_dagster.stages.score.windows import windows
+from testbench_dagster.stages.tally import Tallying
+from testbench_dagster.stages.workspace import Workspace
+from testbench_dagster.stores.documents import typed
 from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, GATING, NOW, Stage
+from testbench_dagster_tests.stages.sample.epochs import stored_epoch
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA
+from testbench_dagster_tests.stages.service.probes import stored_probe
 
 AHEAD = NOW + timedelta(days=3)
 AGO = NOW - timedelta(days=1)
@@ -38,9 +49,7 @@ def test_evidence_dated_ahead_is_asked_again_and_told(made: Stage) -> None:
     assert plan.tasks[GATING].state == "fresh"
     assert plan.tasks[GATED].state == "due" and len(plan.tasks[GATED].plan.due) == DOCS
     told = dated_ahead(made.workspace, NOW)
-    assert told is not None and told.startswith(
-        f"{DOCS} attempts and 0 plans are dated ahead of this machine"
-    )
+    assert told is not None and told.startswith(f"{DOCS} attempts are dated ahead of this machine")
     assert f"{AHEAD:%Y-%m-%d %H:%M} UTC" in told and "NTP" in told
     assert dated_ahead(made.workspace, AHEAD) is None
     clock = next(one for one in findings(made.workspace, suppliers=False) if one.what == "clock")
@@ -79,7 +88,7 @@ def test_a_plan_made_by_a_clock_that_was_ahead_is_due_now(made: Stage) -> None:
             made.answered(task, range(DOCS), supplier=key, at=AGO)
     refresh_plans(made.workspace, active_suppliers(made.workspace), AHEAD)
     assert {one.key for one in due_suppliers(made.workspace, NOW)} == {ALPHA, BETA}
-    assert "0 attempts and 2 plans" in (dated_ahead(made.workspace, NOW) or "")
+    assert "2 plans are" in (dated_ahead(made.workspace, NOW) or "")
     refresh_plans(made.workspace, active_suppliers(made.workspace), NOW)
     assert due_suppliers(made.workspace, NOW) == [] and dated_ahead(made.workspace, NOW) is None
 
@@ -117,3 +126,111 @@ def test_tokens_that_were_granted_in_the_future_do_not_count_now(made: Stage) ->
     assert ledger(AHEAD).grant(pace, 0, 100).tokens == 100
     assert ledger(AHEAD).grant(pace, 0, 100).tokens == 0
     assert ledger(NOW).grant(pace, 0, 100).tokens == 100
+
+
+def test_epochs_and_probes_are_told_with_the_rest(open_installation: Callable[..., Workspace]) -> None:
+    workspace = open_installation({"address": "a"})
+    stored_epoch(workspace.documents, "starter_logic", 1, AGO)
+    stored_probe(workspace.documents, "a@external", AGO)
+    assert dated_ahead(workspace, NOW) is None
+    stored_epoch(workspace.documents, "starter_logic", 2, AHEAD)
+    told = dated_ahead(workspace, NOW)
+    assert told is not None and told.startswith("1 epoch is dated ahead") and f"{AHEAD:%Y-%m-%d}" in told
+    for hour in range(2):
+        stored_probe(workspace.documents, "a@external", AHEAD + timedelta(hours=hour))
+    told = dated_ahead(workspace, NOW)
+    assert told is not None and told.startswith("1 epoch and 2 service probes are dated ahead")
+
+
+def test_what_was_sampled_in_the_future_is_no_newest_sample(made: Stage) -> None:
+    """Beside one of now: else a schedule would be over at every look, until that date is reached."""
+    made.answered(GATED, range(2), at=AGO)
+    made.answered(GATED, range(2, 4), at=AHEAD)
+    registration = made.registrations[GATED]
+    found = history(
+        made.workspace.documents,
+        ALPHA,
+        GATED,
+        registration.task_hash,
+        epoch=1,
+        began=AGO,
+        since=AGO - timedelta(days=35),
+        now=NOW,
+    )
+    assert found.last_at == AGO
+
+
+def test_a_doc_closed_in_the_future_was_closed_last_at_a_date_that_is_right(made: Stage) -> None:
+    registration = made.registrations[GATED]
+    for round_, at in ((1, AHEAD), (2, AGO)):
+        made.facts.attempt(registration, 0, at=at, round_=round_)
+    found = history(
+        made.workspace.documents,
+        ALPHA,
+        GATED,
+        registration.task_hash,
+        epoch=2,
+        began=NOW,
+        since=AGO - timedelta(days=35),
+        now=NOW,
+    )
+    (closed,) = found.closed_earlier({}, {prompt: 1 for prompt, _ in found.earlier}).values()
+    assert (closed.at, closed.round) == (AGO, 2)
+
+
+def test_who_was_put_off_in_the_future_is_not_when_it_is_planned_again(made: Stage) -> None:
+    present = datetime.now(UTC)  # which progress is dated by
+    before = present - timedelta(days=3)
+    refresh_plans(made.workspace, active_suppliers(made.workspace), present)
+    record_progress(made.workspace, [], {}, put_off=[ALPHA])
+    refresh_plans(made.workspace, active_suppliers(made.workspace), before)
+    (supplier,) = [one for one in active_suppliers(made.workspace) if one.key == ALPHA]
+    due_at = Planner(made.workspace, now=before).plan(supplier).due_at
+    assert due_at is not None and due_at <= before
+
+
+def test_an_absent_page_that_was_asked_for_in_the_future_rests_as_since(made: Stage) -> None:
+    absent = partial(CallOutcome, "p", 0, 0, 1, next(fault for fault in Fault if fault.row.denies_page))
+    rests = _absent_until([absent(AGO)], NOW)
+    assert rests is not None and _absent_until([absent(AHEAD), absent(AGO)], NOW) == rests
+    assert _absent_until([absent(AHEAD)], NOW) is None
+
+
+def test_a_run_tells_nothing_of_what_happened_in_the_future(made: Stage) -> None:
+    registration = made.registrations[GATED]
+    tally = Tallying(made.workspace, [ALPHA], [GATED])
+    ahead = datetime.now(UTC) + timedelta(days=30)
+    made.facts.fail(registration, 0, at=ahead)
+    assert tally.end().n_failed == 0
+    made.facts.fail(registration, 1, at=datetime.now(UTC) + timedelta(seconds=1))
+    assert tally.end().n_failed == 1
+
+
+def test_a_cut_dated_ahead_is_one_of_now(open_installation: Callable[..., Workspace]) -> None:
+    """Else nothing that is answered until then would count, and all be asked again and again."""
+    workspace = open_installation({"address": "a"})
+    refresh_roster(workspace, AGO)
+    assert cut_windows(workspace, "a@external", AHEAD, "it changed")
+    for now in (NOW, NOW + timedelta(hours=1)):
+        (supplier,) = refresh_roster(workspace, now).known
+        assert supplier.cut_at == NOW, "moved once"
+    assert cuts_of(workspace, "a@external") == [NOW, AHEAD], "the history tells of both"
+    assert cut_windows(workspace, "a@external", NOW + timedelta(minutes=1), "it changed again")
+
+
+def test_what_a_probe_found_in_the_future_is_probed_again(
+    open_installation: Callable[..., Workspace],
+) -> None:
+    workspace = open_installation({"address": "a"})
+    refresh_roster(workspace, AGO)
+    present = datetime.now(UTC)
+    for probed_at, known in ((present, True), (present + timedelta(days=30), False)):
+        typed.claim(
+            workspace.documents,
+            SupplierRecord,
+            {"_id": "a@external"},
+            echo_logprobs=False,
+            probed_at=probed_at,
+        )
+        (supplier,) = active_suppliers(workspace)
+        assert _echo_is_known(supplier) is known

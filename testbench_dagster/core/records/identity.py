@@ -216,6 +216,7 @@ class GroupAssignment(NamedTuple):
     proxy: str
     since: datetime
     rotates_at: datetime | None
+    compared_at: datetime
     cut_at: datetime | None
 
 

@@ -6,6 +6,7 @@ import hashlib
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.offers import with_shared_offers
 from testbench_dagster.core.records.declaring import (
     FACT,
@@ -71,12 +72,14 @@ class EpochRecord(Record):
             return None
         return Measurement(self.spread_epoch, self.spread_at, self.spread_draw)
 
-    def began_before(self, instant: datetime) -> bool:
-        """Whether the epoch is older than an instant; never than the one it was started for.
+    def began_before(self, instant: datetime, now: datetime) -> bool:
+        """Whether the epoch is older than an instant; it is not older than the one it was started for.
 
-        The clock of who names the instant may be ahead of the one that dated the epoch.
+        The clock of who named that may be ahead of the one that dated the epoch. Dates ahead of ``now`` are
+        those of a clock that was set back since: they keep no epoch from being older.
         """
-        return max(self.started_at, self.roll_before or self.started_at) < instant
+        dates = [at for at in (self.started_at, self.roll_before) if at is not None]
+        return all(at < instant or is_ahead(at, now) for at in dates)
 
 
 @view(EpochRecord)

@@ -26,8 +26,8 @@ class SourceLossRecord(Record):
 
     id: str = key("name of the source")
     since: datetime = queryable("when it was first seen to leave them out")
-    looked_at: datetime = queryable("when it was last seen so")
-    looks: int = queryable("how often it was seen so in a row")
+    looked_at: datetime = queryable("when the last look that counts was")
+    looks: int = queryable("how often it was seen so in a row, at looks that are apart")
     known: int = queryable("how many suppliers were known of it at the last look")
     missing: int = queryable("how many of them it left out at the last look")
     marks: str = content("who was left out at every look: 16 hexadecimal digits of each key's hash")

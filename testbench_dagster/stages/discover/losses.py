@@ -4,6 +4,9 @@ An empty list, the first page of several, a list that was cut short: all look as
 rule: where a source leaves out all that are known of it, or more than ``roster.loss_share`` of them within
 ``roster.loss_minutes`` (ten may always leave), its suppliers stay until ``roster.loss_looks`` looks in a row
 over at least that time missed the same ones. Fewer leave at once. A share of 1 believes every loss at once.
+
+Looks are apart: by default three over an hour, a quarter of an hour or more after one another. What a command
+looks at twice within seconds is one look.
 """
 
 from __future__ import annotations
@@ -73,7 +76,7 @@ def judge_losses(
     for label, look in looks.items():
         if not is_sudden(look, settings.loss_share):
             continue
-        loss = _seen_again(before.get(label), label, look, now)
+        loss = _seen_again(before.get(label), label, look, now, settings)
         marks = {loss.marks[i : i + _MARK] for i in range(0, len(loss.marks), _MARK)}
         lasted = now - loss.since >= timedelta(minutes=settings.loss_minutes)
         believed = lasted and loss.looks >= settings.loss_looks
@@ -88,16 +91,21 @@ def judge_losses(
     return Losses(kept, told)
 
 
-def _seen_again(before: SourceLossRecord | None, label: str, look: Look, now: datetime) -> SourceLossRecord:
+def _seen_again(
+    before: SourceLossRecord | None, label: str, look: Look, now: datetime, settings: RosterSettings
+) -> SourceLossRecord:
     marks = {_mark(key) for key in look.missing}
-    since, looks = now, 1
-    if before is not None and before.since <= now:
+    since, looked_at, looks = now, now, 1
+    if before is not None and before.since <= before.looked_at <= now:  # else a clock was set back since
         marks &= {before.marks[i : i + _MARK] for i in range(0, len(before.marks), _MARK)}
-        since, looks = before.since, before.looks + 1
+        since, looked_at, looks = before.since, before.looked_at, before.looks
+        # one more than have to agree fit into the time that they have to agree for
+        if now - looked_at >= timedelta(minutes=settings.loss_minutes / (settings.loss_looks + 1)):
+            looked_at, looks = now, looks + 1
     return SourceLossRecord(
         id=label,
         since=since,
-        looked_at=now,
+        looked_at=looked_at,
         looks=looks,
         known=look.known,
         missing=len(look.missing),

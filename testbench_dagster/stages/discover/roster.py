@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from testbench_dagster.config import SERVICE_SOURCE, Config, Settings, SupplierConfig
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.errors import StoreError
 from testbench_dagster.core.price import Price
 from testbench_dagster.core.records.plans import PlanId, PlanRecord
@@ -365,6 +366,25 @@ def cut_windows(workspace: Workspace, key: str, at: datetime, reason: str) -> bo
     raise StoreError(f"the cut of {key!r} could not be noted: other processes kept changing it; run again")
 
 
+def _cut_now(workspace: Workspace, known: dict[str, RosterRow], now: datetime) -> None:
+    """Have cuts that are dated ahead be of ``now``: a clock was ahead when they were found, and was set back.
+
+    Else whatever is answered until their date would count as given by the model before. ``known`` is what the
+    store has, and has afterwards.
+    """
+    documents = workspace.documents
+    ahead = [key for key, row in known.items() if is_ahead(row.cut_at, now)]
+    if not ahead:
+        return
+    for before in typed.by_id(documents, SupplierRecord, ahead).values():
+        if before.cut_at is not None and is_ahead(before.cut_at, now):
+            reason = f"the clock that dated its last cut {before.cut_at:%Y-%m-%d %H:%M} UTC was ahead"
+            event = RosterEvent(at=now, event="cut", cut_at=now, reason=reason)
+            _changed(documents, before, {"cut_at": now, **_recorded(before, event)})
+    plan_at_once(documents, ahead, now)
+    known.update(typed.by_id(documents, RosterRow, ahead))
+
+
 # --------------------------------------------------------------------------------------------- refreshing
 
 
@@ -402,6 +422,7 @@ def refresh_roster(
     for service, height in found.heights.items():
         report.heights[service] = record_height(documents, service, height, now)
     known = {row.id: row for row in typed.find(documents, RosterRow)}
+    _cut_now(workspace, known, now)
     _doubt_losses(documents, settings, found, known, report, now)
     recorder = _Recorder(documents, settings, found, report, now, most_new)
     recorder.record(known)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.records.identity import (
     MEMBERS_TOLD,
     ChangeRecord,
@@ -259,7 +260,7 @@ def _group(
 ) -> Evidence:
     settings = identity_settings(workspace)
     cuts = cuts_of(suppliers)
-    previous = _last_groups(workspace, suppliers)
+    previous = _last_groups(workspace, suppliers, now)
     evidence = Evidence.of(answers, settings, cut_at=cuts, suppliers=[s.key for s in suppliers])
     apart = kept_apart(workspace, suppliers, now, settings)
     grouping = _grouped(workspace, suppliers, evidence, answers, list(previous.values()), apart.pairs, now)
@@ -314,16 +315,25 @@ def compared(
     answers = AnswerTable.of(read_answers(workspace, service, suppliers, now))
     evidence = Evidence.of(answers, settings, cut_at=cuts_of(suppliers))
     apart = kept_apart(workspace, suppliers, now, settings)
-    previous = list(_last_groups(workspace, suppliers).values())
+    previous = list(_last_groups(workspace, suppliers, now).values())
     return evidence, _grouped(workspace, suppliers, evidence, answers, previous, apart.pairs, now)
 
 
-def _last_groups(workspace: Workspace, suppliers: Sequence[Supplier]) -> dict[str, Assignment]:
-    """Where suppliers were placed last, of those that have not changed since."""
+def _last_groups(workspace: Workspace, suppliers: Sequence[Supplier], now: datetime) -> dict[str, Assignment]:
+    """Where suppliers were placed last, of those that have not changed since.
+
+    What was drawn by a clock that was ahead, and has been set back, is no date at which a proxy makes room.
+    """
     cuts = cuts_of(suppliers)
     # a cut may lie before the grouping it undoes: what counts is whether it was known then
     return {
-        placed.id: Assignment(placed.id, placed.group, placed.proxy, placed.since, placed.rotates_at)
+        placed.id: Assignment(
+            placed.id,
+            placed.group,
+            placed.proxy,
+            placed.since,
+            None if is_ahead(placed.compared_at, now) else placed.rotates_at,
+        )
         for placed in typed.find(workspace.documents, GroupAssignment, _of(suppliers))
         if placed.cut_at == cuts.get(placed.id)
     }

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import AttemptsOfTask
@@ -237,13 +238,16 @@ class ScoreStreams:
         if record is None or record.version not in known or record.cut_at != supplier.cut_at:
             return self._with_tasks(_Cached.empty(supplier))
         begins = supplier.cut_at or _BEGINNING
+        # by a clock that was set back since: nobody knows until when, so that all that counts is looked at
+        known_until = None if is_ahead(record.read_until, self._now) else record.read_until
+        late = self._late if known_until else self.period + self._late
         cached = _Cached(
             supplier,
             [_Watched(*(getattr(task, part.name) for part in fields(_Watched))) for task in record.tasks],
             _entries(record),
             begins,
-            record.read_until,
-            max(begins, record.read_until - self._late),
+            known_until,
+            max(begins, (known_until or self._now) - late),
         )
         if record.folded is not None:
             cached.folded = restored(supplier.key, record.folded)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from testbench_dagster.coordination.budgets import next_period
 from testbench_dagster.core import versions
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.doc_states import DocClock
 from testbench_dagster.core.records.plans import PlannedTaskState, PlanProblem, PlanRecord
 from testbench_dagster.core.supplier import Supplier
@@ -58,6 +59,8 @@ def refresh_plans(
     for supplier in planned:
         plan = plans[supplier.key]
         kept = before.get(supplier.key)
+        # by a clock that was set back since it was put off until a date that is far
+        put_off = kept is not None and not is_ahead(kept.planned_at, planner.now)
         due_at = plan.due_at
         if due_at is not None:
             waits = _waits(workspace, supplier, plan, planner.now, quotas.get(supplier.key), spent)
@@ -71,7 +74,7 @@ def refresh_plans(
                 due_height=plan.due_height,
                 due_calls=plan.n_calls,
                 failures=kept.failures if kept else 0,
-                put_off_until=kept.put_off_until if kept else None,
+                put_off_until=kept.put_off_until if kept and put_off else None,
                 session_spent_until=kept.session_spent_until if kept else None,
                 money_needed=kept.money_needed if kept else None,
                 fingerprint=supplier_fingerprint(by_settings, supplier, restricted),

@@ -602,7 +602,7 @@ class Planner:
             seed=epoch.seed,
             measured=window.measured,
             state=self._state_of(proxy, spec, registration, window),
-            last_at=None if is_ahead(past.last_at, self.now) else past.last_at,
+            last_at=past.last_at,
             last_height=past.last_height,
             max_age=max_age,
             unscored=self._unscored(supplier.key, spec.name),
@@ -700,6 +700,7 @@ class Planner:
             epoch=self.epoch(spec),
             began=self._epoch(spec).started_at,
             since=self.now - self._max_age(spec) - self._grace,
+            now=self.now,
         )
 
     def _open_elsewhere(
@@ -814,8 +815,9 @@ def _needs_own_answers(spec: TaskSpec) -> bool:
 
 def _absent_until(outcomes: Sequence[CallOutcome], now: datetime) -> datetime | None:
     """When a page is asked for again whose newest answer was that the supplier does not serve it to us."""
-    newest = max(outcomes, key=lambda outcome: outcome.finished_at, default=None)
-    if newest is None or not newest.fault.row.denies_page or is_ahead(newest.finished_at, now):
+    past = [outcome for outcome in outcomes if not is_ahead(outcome.finished_at, now)]
+    newest = max(past, key=lambda outcome: outcome.finished_at, default=None)
+    if newest is None or not newest.fault.row.denies_page:
         return None
     return newest.finished_at + _ABSENT
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from testbench_dagster.core.clock import is_ahead
 from testbench_dagster.core.prompt import TEXT_KINDS
 from testbench_dagster.core.quota import Quota
 from testbench_dagster.core.registration import Registration
@@ -69,8 +70,11 @@ def _echo_is_known(supplier: Supplier) -> bool:
     """Whether what a probe found still holds: a yes for good, a no for a day."""
     if supplier.echo_logprobs is None:
         return False
+    now = datetime.now(UTC)
     return supplier.echo_logprobs or (
-        supplier.probed_at is not None and datetime.now(UTC) - supplier.probed_at <= _PROBE_AGAIN
+        supplier.probed_at is not None
+        and now - supplier.probed_at <= _PROBE_AGAIN
+        and not is_ahead(supplier.probed_at, now)
     )
 
 

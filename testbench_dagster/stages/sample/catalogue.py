@@ -257,7 +257,10 @@ def roll_epoch(
     while True:
         newest = _newest_epoch(workspace, spec)
         same = newest is not None and newest.doc_ids == _doc_ids(spec)
-        if newest is not None and same and not newest.began_before(began_before):
+        # whatever the clocks say, it may have been started for this very instant
+        if newest is not None and same and newest.roll_before == before:
+            return newest
+        if newest is not None and same and not newest.began_before(began_before, datetime.now(UTC)):
             return newest
         start_epoch(workspace, spec, newest.epoch + 1 if newest else 1, roll_before=before, spread=spread)
 

@@ -12,7 +12,7 @@ from testbench_dagster.core.registration import Registration
 from testbench_dagster.core.relay import Api
 from testbench_dagster.core.sampling import Slots, common_docs
 from testbench_dagster.core.task import TaskSpec
-from testbench_dagster.stores.documents import DocumentStore, typed
+from testbench_dagster.stores.documents import DocumentStore, document_id, typed
 
 #: How far back the newest epochs are looked for first: those of every month are among them.
 _LATELY = timedelta(days=40)
@@ -35,7 +35,8 @@ def void_by_sequence(documents: DocumentStore, tasks: Iterable[str]) -> Mapping[
 def newest_epochs(documents: DocumentStore, tasks: Iterable[str]) -> dict[str, int]:
     """Number of the newest epoch of each of some tasks that has one.
 
-    Most began lately, and of these the years before are not read.
+    Most began lately, and of these the years before are not read. Dates do not tell which is the newest: one
+    that was dated by a clock that was ahead may seem to have begun after those that followed it.
     """
     wanted = set(tasks)
     lately = {"started_at": {"gt": datetime.now(UTC) - _LATELY}}
@@ -43,6 +44,12 @@ def newest_epochs(documents: DocumentStore, tasks: Iterable[str]) -> dict[str, i
     if others := wanted - found.keys():
         rows = typed.group(documents, NewestEpoch, {"task": {"in": sorted(others)}})
         found |= {row.task: row.max_epoch for row in rows}
+    followed: dict[str, int] = dict(found)
+    while followed:
+        ids = [document_id("epoch", task, number + 1) for task, number in followed.items()]
+        rows = typed.group(documents, NewestEpoch, {"_id": {"in": sorted(ids)}})
+        followed = {row.task: row.max_epoch for row in rows}
+        found |= followed
     return found
 
 

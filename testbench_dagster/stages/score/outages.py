@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from testbench_dagster.core.clock import SKEW
 from testbench_dagster.core.records.set_aside import ScorerOutageRecord
 from testbench_dagster.core.text import escaped
 from testbench_dagster.core.wording import counted
@@ -74,7 +75,8 @@ def end_outages(
 
 def waiting_tasks(documents: DocumentStore, tasks: Iterable[str], since: datetime) -> set[str]:
     """The tasks of which a scorer's service was found gone since an instant."""
-    where = {"task": {"in": sorted(tasks)}, "tried_at": {"gte": since}}
+    latest = datetime.now(UTC) + SKEW  # what is ahead is of a clock that was set back since
+    where = {"task": {"in": sorted(tasks)}, "tried_at": {"gte": since, "lte": latest}}
     return {one.task for one in typed.find(documents, ScorerOutageRecord, where)}
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from testbench_dagster.config import Config, Settings
 from testbench_dagster.coordination.leases import held_suppliers
 from testbench_dagster.core.applicability import is_chosen
+from testbench_dagster.core.clock import SKEW
 from testbench_dagster.core.errors import ConfigError
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.plans import SpentSession
@@ -154,7 +155,11 @@ def _newest(
     keys: frozenset[str] | None,
     now: datetime,
 ) -> dict[str, list[NewestProbe]]:
-    """By supplier when each workload last ended in each fault, as far back as that decides anything."""
+    """By supplier when each workload last ended in each fault, as far back as that decides anything.
+
+    Probes dated ahead of now, by a clock that was set back since, are as if there were none: beside one of
+    now they would be the newest until their date is reached, and every look would find the workload due.
+    """
     slowest: dict[str, float] = {}
     for of_service in rates.values():
         for workload, rate in of_service.items():
@@ -162,7 +167,7 @@ def _newest(
     found: defaultdict[str, list[NewestProbe]] = defaultdict(list)
     for workload, rate in slowest.items():
         since = now - timedelta(days=min(_CELLS / rate, _MOST_DAYS)) - _SLACK
-        where = {"workload": workload, "finished_at": {"gte": since}}
+        where = {"workload": workload, "finished_at": {"gte": since, "lte": now + SKEW}}
         if keys is not None:
             where["supplier"] = {"in": sorted(keys)}
         for row in typed.group(documents, NewestProbe, where):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
+from testbench_dagster.core.clock import SKEW
 from testbench_dagster.core.faults import Fault
 from testbench_dagster.core.records.attempts import PlainAnswer
 from testbench_dagster.core.records.service_probes import ProbesOfSupplier, ProbeTimes, ServiceProbeRecord
@@ -57,7 +58,7 @@ def refresh_service_quality(workspace: Workspace, suppliers: Sequence[str], now:
     keys = list(dict.fromkeys(suppliers))
     for start in range(0, len(keys), _TOGETHER):
         some = keys[start : start + _TOGETHER]
-        final = _last_final_days(workspace, some)
+        final = _last_final_days(workspace, some, now)
         for key in some:
             written += _refresh(workspace, key, final.get(key), now)
     return Refreshed(len(written), in_order(row for row in written if row.period == ROLLING))
@@ -122,9 +123,18 @@ def _record(row: ServiceQuality, now: datetime) -> ServiceQualityRecord:
     )
 
 
-def _last_final_days(workspace: Workspace, suppliers: Sequence[str]) -> dict[str, date]:
-    """By supplier the last day whose rows stay as they are."""
-    where = {"supplier": {"in": sorted(suppliers)}, "workload": ALL_WORKLOADS, "final": True}
+def _last_final_days(workspace: Workspace, suppliers: Sequence[str], now: datetime) -> dict[str, date]:
+    """By supplier the last day whose rows stay as they are.
+
+    What was made by a clock that was ahead, and has been set back, is not: the days up to then would be left
+    out, and that one had not ended.
+    """
+    where = {
+        "supplier": {"in": sorted(suppliers)},
+        "workload": ALL_WORKLOADS,
+        "final": True,
+        "made_at": {"lte": now + SKEW},
+    }
     return {
         row.supplier: date.fromisoformat(row.max_period)
         for row in typed.group(workspace.documents, LastFinalDay, where)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from testbench_dagster.core.errors import StoreError
-from testbench_dagster.stores.disk import full_disk, is_full
+from testbench_dagster.stores.disk import full_disk, is_full, nothing_left
 from testbench_dagster.stores.documents.contract import DuplicateKey
 from testbench_dagster.stores.files import ANOTHER_DISK, create_folder, is_stored
 
@@ -46,11 +46,12 @@ class _Slot:
         self.pid = os.getpid()
         self.connection: sqlite3.Connection | None = None
         self.snapshot: Snapshot | None = None  # of a connection that sees the file as nobody changes it
+        self.disk_is_full = False  # and the connection can read alone
 
     def close(self) -> None:
         """Close the connection if this process opened it, else keep it untouched for good."""
         connection, self.connection = self.connection, None
-        self.snapshot = None
+        self.snapshot, self.disk_is_full = None, False
         if connection is None:
             return
         if self.pid == os.getpid():
@@ -65,7 +66,8 @@ class _Slot:
 class Connections:
     """Opens and hands out the connections to one SQLite file, and words its errors.
 
-    A file that this user may not write is opened to be read alone: see :func:`connect_to_read`.
+    A file that this user may not write is opened to be read alone, and so is one whose disk is full, until
+    somebody writes: see :func:`connect_to_read`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,8 +79,10 @@ class Connections:
         _live.add(self)
 
     @contextlib.contextmanager
-    def use(self) -> Iterator[sqlite3.Connection]:
+    def use(self, to_write: bool = False) -> Iterator[sqlite3.Connection]:
         """Yield this thread's connection; no user code may run inside.
+
+        ``to_write``: one that can read alone, for want of space, will not do.
 
         SQLite's errors leave as :class:`DuplicateKey` (a unique index) or :class:`StoreError`.
         """
@@ -87,11 +91,13 @@ class Connections:
             try:
                 if slot.snapshot is not None and slot.snapshot.is_outdated():
                     slot.close()
+                if slot.disk_is_full and to_write:
+                    slot.close()
                 if slot.connection is None or slot.pid != os.getpid():
                     slot.close()
                     if self._closed:
                         raise StoreError(f"{self.path}: the store is closed")
-                    self._open(slot)
+                    self._open(slot, to_write)
                 yield slot.connection  # type: ignore[misc]  # which is open now
                 if slot.snapshot is not None:
                     slot.snapshot.check()
@@ -105,7 +111,7 @@ class Connections:
         ``BEGIN IMMEDIATE`` takes the write lock at once: a transaction that reads first and asks for the
         lock later fails without waiting when another process wrote in between.
         """
-        with self.use() as connection:
+        with self.use(to_write=True) as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -117,16 +123,23 @@ class Connections:
 
     @property
     def read_alone(self) -> bool:
-        """Whether this user may read the file and not write it."""
-        return is_read_alone(self.path)
+        """Whether this user may read the file and not write it, or this thread cannot for want of space."""
+        return is_read_alone(self.path) or self._slot().disk_is_full
 
-    def _open(self, slot: _Slot) -> None:
+    def _open(self, slot: _Slot, to_write: bool) -> None:
         slot.pid = os.getpid()
-        if self.read_alone:
+        if is_read_alone(self.path):
             slot.snapshot = Snapshot.of(self.path)
             slot.connection = connect_to_read(self.path)
-        else:
+            return
+        try:
             slot.connection = connect(self.path)
+        except (sqlite3.Error, StoreError) as error:
+            if to_write or not can_be_read(self.path, error):
+                raise
+            slot.snapshot = Snapshot.of(self.path, disk_is_full=True)
+            slot.connection = connect_to_read(self.path, disk_is_full=True)
+            slot.disk_is_full = True
 
     def close(self) -> None:
         """Close every thread's connection; later use raises :class:`StoreError`."""
@@ -190,6 +203,8 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA analysis_limit=1000")
+        # makes what SQLite needs beside the file, or fails where there is no space for it: now, not later
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
     except BaseException:
         connection.close()
         raise
@@ -209,6 +224,21 @@ def is_read_alone(path: Path) -> bool:
     return is_stored(path) and not is_writable(path)
 
 
+def can_be_read(path: Path, error: Exception) -> bool:
+    """Whether a file that could not be opened, for its disk is full, can still be opened to be read alone."""
+    if not is_stored(path) or not is_full(error, path):
+        return False
+    return not _in_log(path) or _reads_log(path, disk_is_full=True)
+
+
+def _reads_log(path: Path, disk_is_full: bool) -> bool:
+    """Whether SQLite is to read the log beside a file that it reads alone.
+
+    On a full disk whoever tried to open the file may have left the names of the others, with nothing in them.
+    """
+    return _beside(path, "shm").exists() and (not disk_is_full or _in_log(path))
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A file that is read as if nobody changed it, and by what it shows that somebody did."""
@@ -217,9 +247,9 @@ class Snapshot:
     stamp: tuple[int, ...]
 
     @classmethod
-    def of(cls, path: Path) -> Snapshot | None:
+    def of(cls, path: Path, disk_is_full: bool = False) -> Snapshot | None:
         """Of a file as it is now; None where its log holds something, which SQLite then reads with it."""
-        return None if _beside(path, "shm").exists() or _in_log(path) else cls(path, _stamp(path))
+        return None if _reads_log(path, disk_is_full) or _in_log(path) else cls(path, _stamp(path))
 
     def is_outdated(self) -> bool:
         """Whether the file changed, or its log has begun."""
@@ -231,8 +261,8 @@ class Snapshot:
             raise StoreError(f"{self.path}: another process wrote it while it was read; repeat the command")
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
-    """Open a file that this user may not write, to read it.
+def connect_to_read(path: Path, disk_is_full: bool = False) -> sqlite3.Connection:
+    """Open a file that this user may not write, or that has no space to be written, to read it.
 
     SQLite wants to write beside a file in WAL mode even to read it, unless whoever writes has made the files
     there. A file whose log holds nothing says everything itself, and is opened as one that nobody changes
@@ -241,7 +271,7 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     Raises:
         StoreError: its log holds something and cannot be read with it.
     """
-    with_log = _beside(path, "shm").exists()
+    with_log = _reads_log(path, disk_is_full)
     if not with_log and _in_log(path):
         raise StoreError(
             f"{path}: {_beside(path, 'wal').name} beside it holds what was written last, and cannot be read "
@@ -280,7 +310,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def worded(path: Path, error: sqlite3.Error) -> StoreError:
     """The store error for an error of SQLite: what happened, where, and what to do."""
     text = str(error)
-    if is_full(error, path):
+    # one that was opened to be read alone for want of space says that it is read-only
+    if is_full(error, path) or ("readonly" in text and is_writable(path) and nothing_left(path)):
         return full_disk(path, ANOTHER_DISK)
     if isinstance(error, sqlite3.IntegrityError) and text.startswith("UNIQUE"):
         return DuplicateKey(f"{path}: {text}: another document already has these values")

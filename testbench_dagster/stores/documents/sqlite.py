@@ -498,11 +498,10 @@ class SqliteDocuments:
         values.check_collection(collection)
         if not self._admitted:
             self._admit()
-        if self._connections.read_alone:
-            with self._connections.use() as connection:
-                stand_in(connection, collection, self.path)
-            return
         with self._connections.use() as connection:
+            if self._connections.read_alone:
+                stand_in(connection, collection, self.path)
+                return
             current = is_current(connection, collection)
         if not current:
             with self._connections.write() as connection:

@@ -70,6 +70,35 @@ def test_time_alone_confirms_nothing(open_workspace: Opener, listed: Callable[..
     assert len(refresh_roster(workspace, at(3 * day)).left) == N
 
 
+def test_looks_within_seconds_are_one(open_workspace: Opener, listed: Callable[..., None]) -> None:
+    """As by an hourly cron of `testbench run`, which looks twice: two blips are no three looks."""
+    workspace = open_workspace(sources=[FILE])
+    listed(range(N))
+    refresh_roster(workspace, T0)
+    listed([])
+    for minute in (60, 60.1, 130, 130.1, 130.2):
+        assert refresh_roster(workspace, at(minute)).left == []
+    assert "(2 so far, since 2026-05-01 13:00 UTC)" in refresh_roster(workspace, at(131)).problems["r.json"]
+    listed(range(N))
+    assert refresh_roster(workspace, at(140)).problems == {}
+    listed([])
+    for minute in (190, 190.1, 250, 250.1):
+        assert refresh_roster(workspace, at(minute)).left == [], "it begins anew"
+    assert len(refresh_roster(workspace, at(310)).left) == N
+
+
+def test_looks_of_a_clock_that_was_ahead_are_none(
+    open_workspace: Opener, listed: Callable[..., None]
+) -> None:
+    workspace = open_workspace(sources=[FILE])
+    listed(range(N))
+    refresh_roster(workspace, T0)
+    listed([])
+    for minute in (1, 30 * 24 * 60, 61, 100):  # the second is of a clock that is set back then
+        assert refresh_roster(workspace, at(minute)).left == []
+    assert len(refresh_roster(workspace, at(121)).left) == N, "nor do they keep anybody"
+
+
 def test_a_source_that_lists_them_again_is_as_before(
     open_workspace: Opener, listed: Callable[..., None], tmp_path: Path
 ) -> None:

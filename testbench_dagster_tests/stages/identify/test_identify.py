@@ -100,6 +100,21 @@ def test_twins_are_grouped_and_one_stands_for_the_others(open_workspace: Opener)
     assert again.changes == []
 
 
+def test_a_term_drawn_by_a_clock_that_was_ahead_is_drawn_anew(open_workspace: Opener) -> None:
+    workspace = open_workspace()
+    everybody(workspace)
+    refresh_identity(workspace, now=NOW)
+    far = NOW + timedelta(days=100_000)
+    group = {"group": stored(workspace)["a1"]["group"]}
+    placed = list(typed.find(workspace.documents, IdentityGroupRecord, group))
+    assert len(placed) == 3
+    for compared_at, stays in ((NOW, True), (far, False)):
+        made = [replace(one, rotates_at=far, compared_at=compared_at) for one in placed]
+        typed.upsert(workspace.documents, IdentityGroupRecord, made)
+        refresh_identity(workspace, now=NOW)
+        assert (stored(workspace)["a1"]["rotates_at"] == far) is stays
+
+
 def test_groups_are_the_same_however_many_are_read_and_written_at_a_time(
     open_workspace: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -259,6 +259,21 @@ def test_what_is_kept_is_added_to_and_equals_what_is_read_anew(
         assert [row[3] for row in ours] == pytest.approx([row[3] for row in theirs], abs=0.2)
 
 
+def test_what_was_read_by_a_clock_that_was_ahead_hides_nothing_that_came_since(
+    workspace: Workspace, facts: Facts, task: Registration
+) -> None:
+    for doc in range(3):
+        facts.score(task, doc, 1.0, NOW - (9 - doc) * HOUR, supplier=key("a"))
+    facts.fail(task, 3, at=NOW - 5 * HOUR, supplier=key("a"))
+    read(workspace, "a", now=NOW + timedelta(days=30))
+    facts.score(task, 4, 0.0, NOW - HOUR, supplier=key("a"))
+    for _ in range(2):
+        stream = read(workspace, "a")["a"]
+        assert told(stream)[-1] == (0.0, 1.0) and len(stream.at) == 5, "nor is anything there twice"
+    (kept,) = workspace.documents.find(SCORE_STREAMS, {"_id": key("a")})
+    assert kept["read_until"] == NOW
+
+
 def test_only_one_scorers_values_count(
     workspace: Workspace, facts: Facts, task: Registration, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,7 +40,14 @@ def test_states_are_those_of_all_stored_answers(tmp_path: Path, seed: int) -> No
     supplier, documents = made.supplier(), made.workspace.documents
     pasts = {
         task: history(
-            documents, ALPHA, task, registration.task_hash, epoch=1, began=NOW, since=NOW - timedelta(days=35)
+            documents,
+            ALPHA,
+            task,
+            registration.task_hash,
+            epoch=1,
+            began=NOW,
+            since=NOW - timedelta(days=35),
+            now=NOW,
         )
         for task, registration in ((GATED, made.registrations[GATED]), (GATING, current))
     }

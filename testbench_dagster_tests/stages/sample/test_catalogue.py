@@ -174,7 +174,7 @@ def test_a_tick_of_a_clock_that_is_ahead_rolls_once(workspace: Workspace, spec: 
     current_epoch(workspace, spec)
     ahead = now() + timedelta(seconds=90, microseconds=7)
     assert [roll_epoch(workspace, spec, ahead).epoch for _ in range(3)] == [2, 2, 2]
-    assert roll_epoch(workspace, spec, ahead + timedelta(days=7)).epoch == 3
+    assert roll_epoch(workspace, spec, ahead + timedelta(minutes=1)).epoch == 3
     assert roll_epoch(workspace, spec, ahead).epoch == 3, "an earlier instant never starts one"
 
 

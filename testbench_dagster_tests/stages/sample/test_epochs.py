@@ -1,7 +1,9 @@
-"""Docs that no store holds are asked of nobody: nobody wants them, and no window waits for them."""
+"""Epochs: which is the newest, and docs that no store holds, which nobody wants and no window waits for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +11,18 @@ import pytest
 
 from testbench_dagster.core.records.set_aside import VoidDocRecord
 from testbench_dagster.core.relay import Api
-from testbench_dagster.core.sampling import Slots
+from testbench_dagster.core.sampling import Slots, Spread
 from testbench_dagster.core.window import Window
 from testbench_dagster.stages.discover.roster import active_suppliers
 from testbench_dagster.stages.plan.planner import Planner
-from testbench_dagster.stages.sample.epochs import wanted_slots
+from testbench_dagster.stages.sample.catalogue import roll_epoch
+from testbench_dagster.stages.sample.epochs import newest_epochs, wanted_slots
 from testbench_dagster.stages.score.windows import refresh_window_cache, windows
+from testbench_dagster.stages.workspace import Workspace
 from testbench_dagster.stores.documents import typed
 from testbench_dagster.stores.documents.collections import PROMPTS
 from testbench_dagster_tests.stages.plan.stage import DOCS, GATED, NOW, Stage
+from testbench_dagster_tests.stages.sample.epochs import stored_epoch
 from testbench_dagster_tests.stages.score.facts import ALPHA, BETA
 
 
@@ -108,3 +113,47 @@ def wanted_without(samples: Any) -> int:
     if samples == "all":
         return 50
     return int(samples) if isinstance(samples, int) else int(samples["start"])
+
+
+@pytest.fixture
+def workspace(open_installation: Callable[..., Workspace]) -> Workspace:
+    return open_installation({"address": "a"}, tasks=[{"name": "starter_logic"}])
+
+
+@pytest.mark.parametrize("named_by", ["the same clock", "a right one", "nobody"])
+def test_an_epoch_dated_ahead_keeps_no_other_waiting(workspace: Workspace, named_by: str) -> None:
+    """A clock was 30 days ahead for a while: the weekly epochs go on, each once."""
+    spec, present = workspace.spec("starter_logic"), datetime.now(UTC)
+    ahead = present + timedelta(days=30)
+    roll_before = {"the same clock": ahead, "a right one": present - timedelta(days=1), "nobody": None}
+    stored_epoch(workspace.documents, spec.name, 1, present - timedelta(days=7))
+    stored_epoch(workspace.documents, spec.name, 2, ahead, roll_before[named_by])
+    tick = present - timedelta(seconds=5)
+    assert [roll_epoch(workspace, spec, tick, Spread()).epoch for _ in range(3)] == [3, 3, 3]
+    assert roll_epoch(workspace, spec, present - timedelta(days=3), Spread()).epoch == 3
+    assert newest_epochs(workspace.documents, [spec.name]) == {spec.name: 3}
+
+
+def test_a_tick_of_a_right_clock_is_not_made_good_where_the_epoch_has_it(workspace: Workspace) -> None:
+    """The clock that dated the epoch was ahead, that of the schedule not: no repetition starts another."""
+    spec, tick = workspace.spec("starter_logic"), datetime.now(UTC).replace(microsecond=0)
+    stored_epoch(workspace.documents, spec.name, 1, tick + timedelta(days=30), tick)
+    assert roll_epoch(workspace, spec, tick, Spread()).epoch == 1
+    assert roll_epoch(workspace, spec, tick + timedelta(seconds=1), Spread()).epoch == 2
+
+
+def test_a_tick_of_a_clock_that_stays_ahead_rolls_once(workspace: Workspace) -> None:
+    spec, tick = workspace.spec("starter_logic"), datetime.now(UTC) + timedelta(days=30)
+    assert [roll_epoch(workspace, spec, tick, Spread()).epoch for _ in range(3)] == [1, 1, 1]
+    later = tick + timedelta(days=7)
+    assert [roll_epoch(workspace, spec, later, Spread()).epoch for _ in range(3)] == [2, 2, 2]
+
+
+def test_the_newest_epoch_is_the_last_one_whatever_its_date(workspace: Workspace) -> None:
+    """Long after: what was dated ahead is of this month, what followed it seems older."""
+    present = datetime.now(UTC)
+    stored_epoch(workspace.documents, "starter_logic", 1, present - timedelta(days=60))
+    stored_epoch(workspace.documents, "starter_logic", 2, present - timedelta(days=20))
+    for number in (3, 4):
+        stored_epoch(workspace.documents, "starter_logic", number, present - timedelta(days=50 - number))
+    assert newest_epochs(workspace.documents, ["starter_logic", "others"]) == {"starter_logic": 4}

@@ -117,6 +117,25 @@ def test_who_cannot_be_reached_is_asked_the_shortest_workload_an_hour_later(open
     assert [one.workload for one in due_probes(workspace, None, NOW)] == ["short", "1k"]
 
 
+def test_probes_dated_ahead_keep_nothing_waiting_and_repeat_nothing(open_installation: Open) -> None:
+    """A clock was 30 days ahead for a while: what is due then is due once, then by the schedule."""
+    workspace = open_installation(A)
+    ahead = NOW + timedelta(days=30)
+    for workload in ("short", "1k"):
+        stored_probe(workspace.documents, KEY_A, ahead, workload)
+    stored_probe(workspace.documents, KEY_A, ahead, "short", Fault.TRANSPORT)
+    due = due_probes(workspace, None, NOW)
+    assert due == [DueProbe(KEY_A, "short"), DueProbe(KEY_A, "1k")]
+    for one in due:
+        stored_probe(workspace.documents, KEY_A, NOW, one.workload)
+    assert due_probes(workspace, None, NOW + timedelta(minutes=1)) == []
+    # and who cannot be reached now is left alone for an hour, whatever came of it in the future
+    stored_probe(workspace.documents, KEY_A, NOW + timedelta(days=1), "short", Fault.TRANSPORT)
+    later = NOW + timedelta(days=1, minutes=59)
+    assert due_probes(workspace, None, later) == []
+    assert len(due_probes(workspace, None, later + timedelta(minutes=2))) == 1
+
+
 def test_a_used_up_budget_ends_the_day(open_installation: Open) -> None:
     workspace = open_installation(A, B, service_probes={"relays_per_day": 4})
     BudgetLedger(workspace.documents).grant(probe_account("external"), period_start("day", NOW), 4, 4)

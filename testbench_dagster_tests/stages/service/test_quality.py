@@ -71,6 +71,21 @@ def test_a_row_per_workload_and_day_and_one_of_72_hours(workspace: Workspace) ->
     assert by_day == [24, 24, 12]
 
 
+def test_days_made_by_a_clock_that_was_ahead_are_not_final(workspace: Workspace) -> None:
+    """Else the days up to then would have no rows, and the one on which it went wrong but a part."""
+    ahead = NOW + timedelta(days=30)
+    store(workspace, hourly(ALPHA, NOW, 6))
+    store(workspace, hourly(ALPHA, ahead - timedelta(days=3), 6))
+    refresh_service_quality(workspace, [ALPHA], ahead)
+    assert stored(workspace)[ALPHA, "short", "2026-03-10"].final
+    later = NOW + timedelta(days=2)
+    store(workspace, hourly(ALPHA, later, 40, seed=2))
+    refresh_service_quality(workspace, [ALPHA], later)
+    rows = stored(workspace)
+    n_by_day = [rows[ALPHA, "short", f"2026-03-{day}"].row["n"] for day in (10, 11, 12)]
+    assert sum(n_by_day) == 46 and n_by_day[1] == 24
+
+
 def test_the_same_call_twice_changes_nothing(workspace: Workspace) -> None:
     store(workspace, hourly(ALPHA, NOW, 60))
     refresh_service_quality(workspace, [ALPHA], NOW)

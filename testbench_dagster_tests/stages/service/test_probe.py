@@ -133,7 +133,8 @@ def test_prompts_are_new_from_the_first_token_on_and_as_long_as_they_should_be(t
     assert len({text[:8] for text in texts}) == 4
     assert all(LONG_ANSWER in text for text in texts)
     for one, tokens in zip(found, (100, 1_000, 10_000, 100), strict=True):
-        assert one.sent_tokens == pytest.approx(tokens, rel=0.2)
+        # whole sentences, of some 20 tokens each
+        assert one.sent_tokens == pytest.approx(tokens, rel=0.2, abs=30)
     assert [one.connection_reused for one in found] == [False, True, True, True]
 
 

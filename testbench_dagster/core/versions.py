@@ -315,6 +315,7 @@ PLANS = Version(
 SCORE_STREAMS = Version(
     3,
     (
+        "testbench_dagster.core.clock",
         "testbench_dagster.identity.folded_scores",
         "testbench_dagster.identity.score_changes",
         "testbench_dagster.identity.score_differences",

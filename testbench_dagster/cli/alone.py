@@ -38,9 +38,9 @@ def alone_at_home(config: Config, url: str) -> Iterator[bool]:
         if os.environ.get("DAGSTER_POSTGRES_URL"):  # no files then: a heartbeat keeps others out
             yield killed
             return
-        given = "DAGSTER_HOME" in os.environ
-        create_folder(config.dagster_home, "DAGSTER_HOME" if given else HOME_ENV, mode=0o777)
-        remedy = ", or unset DAGSTER_HOME to use the installation's own" if given else ""
+        create_folder(config.dagster_home, config.moves_dagster, mode=0o777)
+        own = config.moves_dagster == HOME_ENV
+        remedy = "" if own else f", or unset {config.moves_dagster} to use the installation's own"
         with _alone_in(config.dagster_home, url, "works on Dagster's storage in", remedy):
             yield killed
 

@@ -59,6 +59,11 @@ class Config:
         """Folder of Dagster's settings and, without PostgreSQL, its storage: DAGSTER_HOME, else our own."""
         return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster").absolute()
 
+    @property
+    def moves_dagster(self) -> str:
+        """The environment variable that says where :attr:`dagster_home` is."""
+        return "DAGSTER_HOME" if os.environ.get("DAGSTER_HOME") else HOME_ENV
+
     def supplier(self, key: str) -> SupplierConfig | None:
         """The configured supplier with this partition key, or None."""
         return self._by_key.get(key)

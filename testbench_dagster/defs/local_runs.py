@@ -110,7 +110,7 @@ def prepare_home(config: Config) -> dict[str, str]:
     home = Path(environment["DAGSTER_HOME"])
     if config.home in home.parents:
         create_folder(config.home)
-    variable = "DAGSTER_HOME" if os.environ.get("DAGSTER_HOME") else HOME_ENV
+    variable = config.moves_dagster
     create_folder(home, variable, mode=0o777)
     remedies = (f"set {variable} to a folder {what}" for what in ("this user may write", "on another disk"))
     with writing(home, *remedies):

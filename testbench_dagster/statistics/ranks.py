@@ -202,7 +202,7 @@ def _spread(
     """Whose row each is, and the number, of all from ``first`` to before ``end`` of each row."""
     import numpy as np
 
-    lengths = np.maximum(end - first, 0)
+    lengths = end - first
     row = np.repeat(np.arange(len(lengths)), lengths)
     before = np.cumsum(lengths) - lengths
     return row, np.arange(len(row)) - before[row] + first[row]
